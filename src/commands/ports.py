@@ -1,0 +1,164 @@
+"""What the commands need of the world: the log, a clock, ids, and the rules of the house."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from domain.envelope import Actor, Metadata, Recorded, Tip
+from domain.values import Event, Rejected
+
+MAX_STREAMS_PER_APPEND = 1_024
+MAX_EVENTS_PER_APPEND = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    stream: str
+    event_id: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """All of it or nothing of it.
+
+    `tips` names every stream the decision read or writes; `events` are in order, versions follow from the
+    tips. No events is a refusal: it holds only if the tips do. `digest` (16 bytes) recognises a repeat,
+    `fingerprint` (32 bytes) tells whether the repeat says the same; both None where nothing can repeat.
+    """
+
+    tips: Mapping[str, Tip]
+    events: Sequence[NewEvent]
+    metadata: Metadata
+    digest: bytes | None
+    fingerprint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The events as recorded, in order, at consecutive positions; none for a refusal whose tips held."""
+
+    events: tuple[Recorded, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A tip is not the tip any more: decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """This very request has had its effect: `count` events from `first_position`."""
+
+    first_position: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The digest is bound to another request."""
+
+
+Verdict = Appended | Conflict | Duplicate | Mismatch
+
+
+class Log(Protocol):
+    """The log as writers see it.
+
+    Raises `LogFull` before anything is queued, `OutcomeUnknown` when the connection broke while
+    committing, `LogUnavailable` when nothing was sent.
+    """
+
+    @property
+    def incarnation(self) -> str: ...
+
+    async def append(self, append: Append) -> Verdict: ...
+
+    async def read_streams(self, after: Mapping[str, int]) -> Mapping[str, Sequence[Recorded]]:
+        """The events of each stream after the given version (0: all), all read in one snapshot."""
+        ...
+
+    async def read_positions(self, first_position: int, count: int) -> Sequence[Recorded]: ...
+
+
+class LogFull(Exception):  # noqa: N818 — named as the situation, like the refusals
+    """Too many appends are waiting; nothing was queued."""
+
+
+class LogUnavailable(Exception):  # noqa: N818 — named as the situation, like the refusals
+    """The log cannot be reached; nothing was sent."""
+
+
+class OutcomeUnknown(Exception):  # noqa: N818 — named as the situation, like the refusals
+    """The connection broke while committing; the same request sent again finds out."""
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Aware UTC."""
+        ...
+
+
+class Ids(Protocol):
+    def new(self) -> str:
+        """A UUIDv7 in its canonical text form."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The house's settings that decisions take as facts."""
+
+    default_currency: str = "EUR"
+    default_language: str = "en"
+    default_location: str = "MAIN"
+    reservation_ttl: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """How a command was issued.
+
+    `if_match` is the version the caller has seen, None where it may not matter; `digest` and `fingerprint`
+    as in `Append`; `causation_id` is an event's id, set by policies.
+    """
+
+    actor: Actor
+    command_id: str
+    correlation_id: str
+    digest: bytes
+    fingerprint: bytes
+    causation_id: str | None = None
+    trace_id: str | None = None
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a command wrote. `replayed`: it had been written before, by the same request."""
+
+    events: tuple[Recorded, ...]
+    replayed: bool
+
+
+@dataclass(eq=False)
+class StaleVersion(Rejected):
+    """The aggregate has changed since the version named in If-Match."""
+
+    current_version: int
+
+
+class KeyReused(Rejected):
+    """This idempotency key was used for another request."""
+
+
+class Contended(Rejected):
+    """Too many others are changing the same things; nothing was done, try again."""
+
+
+async def nowhere(_point: str) -> None:
+    """The hook of a process that neither pauses nor crashes at named points."""
+
+
+Reached = Callable[[str], Awaitable[None]]

@@ -1,0 +1,59 @@
+"""The envelope of every event: who, when, why, and where it stands in the log."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from domain.values import Event
+
+ActorType = Literal["customer", "staff", "service", "gateway", "auditor", "system"]
+NO_EVENT: Final = "00000000-0000-0000-0000-000000000000"
+"""The event id in the tip of a stream that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    type: ActorType
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """`occurred_at` is aware UTC; `causation_id` is the id of the event that made a policy act."""
+
+    occurred_at: datetime
+    actor: Actor
+    command_id: str
+    correlation_id: str
+    causation_id: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event as it stands in the log: `version` counts from 1 in its stream, `position` in the log."""
+
+    position: int
+    stream: str
+    version: int
+    event_id: str
+    context: str
+    lane: int
+    event: Event
+    metadata: Metadata
+    recorded_at: datetime
+
+    @property
+    def type(self) -> str:
+        return self.event.TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The last event of a stream that a decision has seen. Version 0 with `NO_EVENT`: must not exist."""
+
+    version: int
+    event_id: str
+
+
+NOTHING: Final = Tip(0, NO_EVENT)
