@@ -28,7 +28,7 @@ class ProductDrafted:
 
 @dataclass(frozen=True, slots=True)
 class VariantAdded:
-    TYPE: ClassVar[str] = "product.variant_added.v1"
+    TYPE: ClassVar[str] = "variant.added.v1"
 
     product_id: str
     variant_id: str
