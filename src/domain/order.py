@@ -126,7 +126,7 @@ class PriceChanged(Rejected):
 
 
 def order_no(order_id: str) -> str:
-    """The number people read out: 16 Crockford base 32 digits of the id's 48 bits of time and last 32 bits."""
+    """The number people read out: 16 Crockford base 32 digits: the id's 48 bits of time, its last 32."""
     bits = int(order_id.replace("-", ""), 16)
     number = (bits >> 80) << 32 | bits & 0xFFFFFFFF
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(75, -1, -5))

@@ -1,7 +1,7 @@
 """The stock of one SKU at one location. Stream `stock-{sku}@{location}`.
 
 `available = on_hand - reserved - committed`. A reservation is `held → {committed, released, expired}`; one
-that is overdue counts as held until `StockReservationExpired` is recorded, and a decision that needs its stock
+that is overdue counts as held until `ReservationExpired` is recorded, and a decision that needs its stock
 records that first: correctness never depends on a timer.
 """
 

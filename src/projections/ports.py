@@ -1,0 +1,110 @@
+"""The shape of a read model, and what its queries need of the world.
+
+A read model is a pure fold. Its row is made of *parts*, each written by one stream only, so that any
+interleaving of the streams gives the same row; `combine` makes the queryable columns from the parts. The
+runtime does everything else: tables, checkpoints, locks, revisions, rebuilding.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, LiteralString, Protocol, TypeVar
+
+from domain.envelope import Recorded
+from domain.values import Rejected
+
+Row = TypeVar("Row")
+Fold = Callable[[Any, Recorded], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModel(Generic[Row]):
+    """How a read model is folded and stored.
+
+    - `row`: a frozen dataclass, one column a field (str, int, bool, datetime; anything else is stored as
+      jsonb); its first field is the key.
+    - `folds`: for each stream category that feeds it, the fold of that category's part:
+      `evolve(part | None, recorded) -> part`. A part is a frozen dataclass. It names its class in the
+      return annotation. A fold looks nothing up and never judges.
+    - `keys`: the keys of the rows an event feeds; bounded, and from the event alone.
+    - `combine`: the row from its parts by stream name, or None while there is nothing to show yet.
+    - `indexes`: the column lists of the secondary indexes.
+    - `edition`: raised by hand when `keys`, a fold or `combine` changes its meaning: a new build.
+    """
+
+    name: str
+    row: type[Row]
+    folds: Mapping[str, Fold]
+    keys: Callable[[Recorded], Iterable[str]]
+    combine: Callable[[Mapping[str, Any]], Row | None]
+    indexes: tuple[tuple[str, ...], ...] = ()
+    edition: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far one lane of one context has been applied: the last event's position and id."""
+
+    position: int
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A vector of marks, by (context, lane), of one incarnation of the log.
+
+    In a question: what the answer must have seen. In an answer: where it holds.
+    """
+
+    incarnation: str
+    marks: Mapping[tuple[str, int], Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned(Generic[Row]):
+    """A row and its revision, which every write raises."""
+
+    row: Row
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Row]):
+    """Rows and the vector they hold at, both from one snapshot. `build` names the tables they came from."""
+
+    rows: tuple[Versioned[Row], ...]
+    at: Token
+    build: str
+
+
+class NotYetApplied(Rejected):
+    """What you wait for is not applied yet; ask again."""
+
+
+class ForeignToken(Rejected):
+    """The consistency token belongs to another history of this shop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The consistency a query asks for: after which token, waiting how long."""
+
+    after: Token | None = None
+    wait_s: float = 0.0
+
+
+class Rows(Protocol):
+    """The read models as queries see them."""
+
+    async def select(
+        self,
+        model: ReadModel[Row],
+        where: LiteralString,
+        parameters: Mapping[str, object],
+        ask: Ask,
+    ) -> Answer[Row]:
+        """The rows that satisfy `where` (and what may follow it: order by, limit).
+
+        Waits, as `ask` says, until the model has applied all of its token that concerns it, else
+        raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation.
+        """
+        ...

@@ -1,0 +1,180 @@
+"""What is this product, what does it cost, and is it there? One row a product."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from domain import price, product, stock
+from domain.envelope import Recorded
+from projections._stock_part import StockPart
+from projections._stock_part import evolve as evolve_stock
+from projections.ports import Answer, Ask, ReadModel, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class PriceView:
+    """A gross unit price in minor units, in force from `effective_from` until the next of its currency."""
+
+    currency: str
+    amount_minor: int
+    list_amount_minor: int | None
+    effective_from: datetime
+    price_event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StockView:
+    location: str
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class VariantView:
+    """`prices`: the one in force at the last change and those to come; `price_version`: the price stream's."""
+
+    variant_id: str
+    sku: str
+    options: dict[str, str]
+    weight_g: int
+    barcode: str | None
+    prices: tuple[PriceView, ...]
+    price_version: int
+    stock: tuple[StockView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductDetail:
+    """`version` is the product stream's."""
+
+    product_id: str
+    slug: str
+    status: product.ProductStatus
+    title: dict[str, str]
+    description: dict[str, str]
+    tax_class: str
+    brand: str | None
+    attributes: dict[str, str]
+    variants: tuple[VariantView, ...]
+    published_at: datetime | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductPart:
+    drafted: product.ProductDrafted | None = None
+    variants: tuple[product.VariantAdded, ...] = ()
+    published_at: datetime | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PricePart:
+    variant_id: str = ""
+    prices: tuple[PriceView, ...] = ()
+    version: int = 0
+
+
+def evolve_product(part: ProductPart | None, recorded: Recorded) -> ProductPart:
+    event = recorded.event
+    before = replace(part or ProductPart(), version=recorded.version)
+    if not isinstance(event, product.ProductEvent):
+        raise TypeError(f"{recorded.type} is no event of a product")
+    match event:
+        case product.ProductDrafted():
+            return replace(before, drafted=event)
+        case product.VariantAdded():
+            return replace(before, variants=(*before.variants, event))
+        case product.ProductPublished():
+            return replace(before, published_at=event.at)
+        case _:
+            assert_never(event)
+
+
+def evolve_price(part: PricePart | None, recorded: Recorded) -> PricePart:
+    """Keeps, of each currency, the price in force when the event occurred and those after it."""
+    event = recorded.event
+    before = part or PricePart()
+    if not isinstance(event, price.PriceSet):
+        raise TypeError(f"{recorded.type} is no event of a price")
+    new = PriceView(
+        event.currency, event.amount_minor, event.list_amount_minor, event.effective_from, event.event_id
+    )
+    same = [*(view for view in before.prices if view.currency == event.currency), new]
+    begun = sum(1 for view in same if view.effective_from <= recorded.metadata.occurred_at)
+    kept = same[max(begun - 1, 0) :]
+    others = [view for view in before.prices if view.currency != event.currency]
+    prices = sorted([*others, *kept], key=lambda view: (view.currency, view.effective_from))
+    return PricePart(event.variant_id, tuple(prices), recorded.version)
+
+
+def keys(recorded: Recorded) -> Iterable[str]:
+    match recorded.event:
+        case product.ProductDrafted() | product.VariantAdded() | product.ProductPublished() as event:
+            yield event.product_id
+        case price.PriceSet(product_id=product_id) | stock.StockFact(product_id=product_id):
+            yield product_id
+        case _:
+            return
+
+
+def combine(parts: Mapping[str, ProductPart | PricePart | StockPart]) -> ProductDetail | None:
+    products = [part for part in parts.values() if isinstance(part, ProductPart)]
+    if not products or products[0].drafted is None:
+        return None
+    part, drafted = products[0], products[0].drafted
+    prices = {part.variant_id: part for part in parts.values() if isinstance(part, PricePart)}
+    stocks = [part for part in parts.values() if isinstance(part, StockPart)]
+    return ProductDetail(
+        product_id=drafted.product_id,
+        slug=drafted.slug,
+        status=product.ProductStatus.PUBLISHED if part.published_at else product.ProductStatus.DRAFT,
+        title=drafted.title,
+        description=drafted.description,
+        tax_class=drafted.tax_class,
+        brand=drafted.brand,
+        attributes=drafted.attributes,
+        variants=tuple(
+            _variant(added, prices.get(added.variant_id, PricePart()), stocks) for added in part.variants
+        ),
+        published_at=part.published_at,
+        version=part.version,
+    )
+
+
+def _variant(added: product.VariantAdded, prices: PricePart, stocks: list[StockPart]) -> VariantView:
+    here = sorted((part.location, part.available) for part in stocks if part.variant_id == added.variant_id)
+    return VariantView(
+        variant_id=added.variant_id,
+        sku=added.sku,
+        options=added.options,
+        weight_g=added.weight_g,
+        barcode=added.barcode,
+        prices=prices.prices,
+        price_version=prices.version,
+        stock=tuple(StockView(location, available) for location, available in here),
+    )
+
+
+PRODUCT_DETAIL = ReadModel(
+    name="product_detail",
+    row=ProductDetail,
+    folds={
+        product.PRODUCT.category: evolve_product,
+        price.PRICE.category: evolve_price,
+        stock.STOCK.category: evolve_stock,
+    },
+    keys=keys,
+    combine=combine,
+    indexes=(("slug",),),
+)
+
+
+async def product_of(rows: Rows, product_id: str, ask: Ask) -> Answer[ProductDetail]:
+    """The product, or no row."""
+    return await rows.select(PRODUCT_DETAIL, "product_id = %(product_id)s", {"product_id": product_id}, ask)
+
+
+async def product_with_slug(rows: Rows, slug: str, ask: Ask) -> Answer[ProductDetail]:
+    """The product that claimed the slug, or no row."""
+    return await rows.select(PRODUCT_DETAIL, "slug = %(slug)s", {"slug": slug}, ask)

