@@ -41,7 +41,7 @@ CURRENCY_EXPONENT: Final[dict[str, int]] = dict.fromkeys(_ISO_4217.split(), 2) |
 """Decimal places of the minor unit, by ISO 4217 code."""
 
 
-class Rejected(Exception):  # noqa: N818 — a refusal is an answer of the domain, not an error of the program
+class Rejected(Exception):
     """The command was refused."""
 
     @property

@@ -31,7 +31,7 @@ class StockView:
 
 @dataclass(frozen=True, slots=True)
 class VariantView:
-    """`prices`: the one in force at the last change and those to come; `price_version`: the price stream's."""
+    """`prices`: in force at the last change, and those to come. `price_version`: the price stream's."""
 
     variant_id: str
     sku: str
