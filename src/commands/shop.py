@@ -1,0 +1,28 @@
+"""The shop as its command handlers see it: the ports, the rules, and what this process knows."""
+
+from commands._states import States
+from commands._turnstiles import Turnstiles
+from commands.ports import Clock, Ids, Log, Reached, Rules, nowhere
+
+
+class Shop:
+    """One a process. `digest_key` keys the digests of requests; it lives as long as the log."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        clock: Clock,
+        ids: Ids,
+        digest_key: bytes,
+        rules: Rules,
+        reached: Reached = nowhere,
+    ) -> None:
+        self.log = log
+        self.clock = clock
+        self.ids = ids
+        self.digest_key = digest_key
+        self.rules = rules
+        self.reached = reached
+        self.states = States(log)
+        self.turnstiles = Turnstiles()
