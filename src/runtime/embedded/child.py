@@ -85,7 +85,7 @@ class Child:
                 user=uid,
                 group=gid,
                 extra_groups=None if uid is None else [],
-                start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone, which ends us in order
+                start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, which ends all in order
             )
 
     async def wait_ready(self, seconds: float) -> None:
@@ -100,9 +100,7 @@ class Child:
 
     async def _is_ready(self) -> bool:
         ready = await self.spec.ready() if self.spec.ready else True
-        return (
-            ready and self.exit_code is None
-        )  # asked last: somebody else may answer on a port it did not get
+        return ready and self.exit_code is None  # asked last: another may answer on a port it did not get
 
     async def stop(self) -> None:
         if self._process is None or self.exit_code is not None:
@@ -115,7 +113,7 @@ class Child:
 
     async def _ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while self.exit_code is None and time.monotonic() < deadline:
+        while self.exit_code is None and time.monotonic() < deadline:  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(POLL_SECONDS)
         return self.exit_code is not None
 

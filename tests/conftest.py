@@ -1,0 +1,113 @@
+"""Real services for tests: one PostgreSQL and one broker a session, on free ports, in a temporary home."""
+
+import asyncio
+import itertools
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from runtime.embedded.broker import broker_spec
+from runtime.embedded.child import Child
+from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
+
+START_SECONDS = 60.0
+SERVICE_PASSWORD = "service"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class PostgresForTests:
+    """`url` is the owner's, a superuser; `service_url` the login's that services use."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self._server = server
+
+    def url(self, database: str) -> str:
+        return self._server.url(database)
+
+    def service_url(self, database: str) -> str:
+        return self._server.url(database, user=SERVICE, password=SERVICE_PASSWORD)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def session_home() -> Iterator[Path]:
+    # Not pytest's own temporary directory: no other account may enter it, and root's PostgreSQL is nobody's.
+    with tempfile.TemporaryDirectory(prefix="tallybook-", ignore_cleanup_errors=True) as home:
+        Path(home).chmod(0o711)
+        yield Path(home)
+
+
+@pytest.fixture(scope="session")
+def postgres(session_home: Path) -> Iterator[PostgresForTests]:
+    server = EmbeddedPostgres(
+        directory=session_home / "postgres",
+        port=free_port(),
+        password="owner",
+        log=session_home / "postgres.log",
+        # No test crashes this server: those that do, start one of their own, with fsync.
+        settings={"fsync": "off", "shared_buffers": "64MB"},
+    )
+    asyncio.run(server.initialise())
+    child = Child(server.spec())
+    try:
+        asyncio.run(_start(child))
+        asyncio.run(create_databases(server, (), SERVICE_PASSWORD))
+        yield PostgresForTests(server)
+    finally:
+        asyncio.run(child.stop())
+
+
+@pytest.fixture
+def new_database(postgres: PostgresForTests) -> Iterator[Callable[[], str]]:
+    """Calling it makes an empty database that lives until the test ends, and returns its owner's URL."""
+    made: list[str] = []
+
+    def create() -> str:
+        name = f"test_{next(_numbers)}"
+        _administer(postgres, sql.SQL("create database {}").format(sql.Identifier(name)))
+        made.append(name)
+        return postgres.url(name)
+
+    yield create
+    for name in made:
+        _administer(postgres, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+_numbers = itertools.count(1)
+
+
+def _administer(postgres: PostgresForTests, statement: sql.Composed) -> None:
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def broker(session_home: Path) -> Iterator[str]:
+    """The bootstrap servers of a Kafka-compatible broker."""
+    port = free_port()
+    child = Child(broker_spec(port, session_home / "broker.log"))
+    try:
+        asyncio.run(_start(child))
+        yield f"127.0.0.1:{port}"
+    finally:
+        asyncio.run(child.stop())
+
+
+async def _start(child: Child) -> None:
+    await child.start()
+    await child.wait_ready(START_SECONDS)
