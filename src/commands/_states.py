@@ -74,7 +74,7 @@ class States:
             self._known.pop(name, None)
 
 
-class NotLoaded(Exception):  # noqa: N818 — not an error: the decision is run again once these are loaded
+class NotLoaded(Exception):
     """A decision reads streams that this process does not know yet."""
 
     def __init__(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
@@ -106,13 +106,11 @@ class Streams:
         state: S = settled.state
         return state
 
-    def guarded(self, aggregate: Aggregate[S, E], ident: str) -> S:
-        """As `read`, of the aggregate that If-Match speaks of; `StaleVersion` if it names another version."""
-        state = self.read(aggregate, ident)
+    def must_match(self, aggregate: Aggregate[S, E], ident: str) -> None:
+        """`StaleVersion` if If-Match names another version than that of this stream, read before."""
         version = self._read[aggregate.stream(ident)].tip.version
-        if self._if_match is not None and version and version != self._if_match:
+        if self._if_match is not None and version != self._if_match:
             raise StaleVersion(version)
-        return state
 
     @property
     def at(self) -> datetime:

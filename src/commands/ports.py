@@ -82,15 +82,15 @@ class Log(Protocol):
     async def read_positions(self, first_position: int, count: int) -> Sequence[Recorded]: ...
 
 
-class LogFull(Exception):  # noqa: N818 — named as the situation, like the refusals
+class LogFull(Exception):
     """Too many appends are waiting; nothing was queued."""
 
 
-class LogUnavailable(Exception):  # noqa: N818 — named as the situation, like the refusals
+class LogUnavailable(Exception):
     """The log cannot be reached; nothing was sent."""
 
 
-class OutcomeUnknown(Exception):  # noqa: N818 — named as the situation, like the refusals
+class OutcomeUnknown(Exception):
     """The connection broke while committing; the same request sent again finds out."""
 
 

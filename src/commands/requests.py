@@ -1,4 +1,4 @@
-"""How a repeated request is recognised. Keyed, so that neither keys nor bodies can be guessed from the log."""
+"""How a repeated request is recognised: by keyed hashes, so that the log gives no key or body away."""
 
 import hashlib
 import hmac

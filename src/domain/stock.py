@@ -334,20 +334,44 @@ def expire(state: Stock, *, reservation_id: str, at: datetime) -> list[StockEven
     return _noting_edges(state, [_expired(state, held, at)], _item(state))
 
 
-def commit(state: Stock, *, reservation_id: str, order_id: str, line_id: str) -> list[StockEvent]:
-    """Bind held units to an order line. One that is overdue but still held has kept its stock."""
-    held = _held(state, reservation_id, Holder("order", order_id))
-    return [ReservationCommitted(*_item(state), reservation_id, order_id, line_id, held.qty)]
-
-
-def release_commitment(
-    state: Stock, *, order_id: str, line_id: str, reason: ReleaseReason
+def commit(
+    state: Stock,
+    *,
+    item: Item,
+    reservation_id: str,
+    retake_id: str,
+    order_id: str,
+    line_id: str,
+    qty: int,
+    at: datetime,
 ) -> list[StockEvent]:
+    """Bind an order's reserved units to its line.
+
+    One that is overdue but still held has kept its stock. One that has expired is taken again under
+    `retake_id`, if there is stock.
+    """
+    holder = Holder("order", order_id)
+    taken: list[StockEvent] = []
+    if reservation_id not in state.held:
+        reservation_id = retake_id
+        taken = reserve(
+            state, item=item, reservation_id=retake_id, holder=holder, qty=qty, expires_at=at, at=at
+        )
+    held = _held(fold(state, taken), reservation_id, holder)
+    return [*taken, ReservationCommitted(*item, reservation_id, order_id, line_id, held.qty)]
+
+
+def free(state: Stock, *, reservation_id: str, order_id: str, line_id: str) -> list[StockEvent]:
+    """Give back what a cancelled order holds here: its reservation, or what is committed to its line."""
+    if reservation_id in state.held:
+        holder = Holder("order", order_id)
+        return release(state, reservation_id=reservation_id, holder=holder, reason="order_cancelled")
     qty = state.commitments.get((order_id, line_id), 0)
     if not qty:
         return []
     item = _item(state)
-    return _noting_edges(state, [CommitmentReleased(*item, order_id, line_id, qty, reason)], item)
+    freed = CommitmentReleased(*item, order_id, line_id, qty, "order_cancelled")
+    return _noting_edges(state, [freed], item)
 
 
 def fold(state: Stock, events: Iterable[StockEvent]) -> Stock:
