@@ -42,18 +42,9 @@ def reserved(
     expires_at: datetime,
     at: datetime,
 ) -> Writes | First:
-    """The reservation of all items, or `InsufficientStock` with every shortage.
-
-    More than `MAX_EXPIRIES` overdue reservations in the way are expired first, in an append of its own.
-    """
-    overdue: dict[str, list[StockEvent]] = {}
-    left = MAX_EXPIRIES
-    for want in wanted:
-        expiries = stock.overdue(_stock(streams, want.item), qty=want.qty, at=at)
-        if len(expiries) > left:
-            return First({**overdue, _stream(want.item): expiries[:left]})
-        left -= len(expiries)
-        overdue[_stream(want.item)] = [*expiries]
+    """The reservation of all items, or `InsufficientStock` with every shortage."""
+    if first := expiries_first(streams, wanted, at):
+        return first
     writes: dict[str, list[StockEvent]] = {}
     shortages: list[Shortage] = []
     for want in wanted:
@@ -72,6 +63,19 @@ def reserved(
     if shortages:
         raise InsufficientStock(tuple(shortages))
     return writes
+
+
+def expiries_first(streams: Streams, wanted: Sequence[Wanted], at: datetime) -> First | None:
+    """If more than `MAX_EXPIRIES` overdue reservations are in the way: expire so many, and decide again."""
+    left = MAX_EXPIRIES
+    overdue: dict[str, list[StockEvent]] = {}
+    for want in wanted:
+        expiries = stock.overdue(_stock(streams, want.item), qty=want.qty, at=at)
+        overdue[_stream(want.item)] = [*expiries[:left]]
+        if len(expiries) > left:
+            return First(overdue)
+        left -= len(expiries)
+    return None
 
 
 def expect_stock(streams: Streams, items: Sequence[tuple[str, str]]) -> None:

@@ -1,9 +1,9 @@
 from dataclasses import dataclass
 
-from commands._reservations import expect_stock
+from commands._reservations import Wanted, expect_stock, expiries_first
 from commands._states import Streams
 from commands._stock_items import stock_of, stock_stream
-from commands._transact import Writes, transact
+from commands._transact import First, Writes, transact
 from commands.ports import Issued, Receipt
 from commands.shop import Shop
 from domain import order, stock
@@ -20,7 +20,7 @@ async def confirm_order(shop: Shop, issued: Issued, command: ConfirmOrder) -> Re
     """Commit the reservations; one that has expired is taken again if there is stock, else refused."""
     retake_id = shop.ids.new()
 
-    def decide(streams: Streams) -> Writes:
+    def decide(streams: Streams) -> Writes | First:
         state = streams.read(ORDER, command.order_id)
         order.must_exist(state, order_id=command.order_id)
         streams.must_match(ORDER, command.order_id)
@@ -28,13 +28,21 @@ async def confirm_order(shop: Shop, issued: Issued, command: ConfirmOrder) -> Re
         stocks = [stock_of(streams, line.sku, line.location) for line in state.lines]
         at = streams.at
         confirmed = order.confirm(state, order_id=command.order_id, at=at)
+        items = [Item(line.sku, line.location, line.product_id, line.variant_id) for line in state.lines]
+        gone = [
+            Wanted(item, line.qty)
+            for item, line, on_shelf in zip(items, state.lines, stocks, strict=True)
+            if state.reservation_id not in on_shelf.held
+        ]
+        if first := expiries_first(streams, gone, at):
+            return first
         writes: dict[str, list[StockEvent]] = {}
         shortages: list[Shortage] = []
-        for line, on_shelf in zip(state.lines, stocks, strict=True):
+        for item, line, on_shelf in zip(items, state.lines, stocks, strict=True):
             try:
                 writes[stock_stream(line.sku, line.location)] = stock.commit(
                     on_shelf,
-                    item=Item(line.sku, line.location, line.product_id, line.variant_id),
+                    item=item,
                     reservation_id=state.reservation_id,
                     retake_id=retake_id,
                     order_id=command.order_id,

@@ -1,5 +1,6 @@
 """The envelope of every event: who, when, why, and where it stands in the log."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -57,3 +58,22 @@ class Tip:
 
 
 NOTHING: Final = Tip(0, NO_EVENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far one lane of one context has been applied: the last event's position and id."""
+
+    position: int
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A vector of marks, by (context, lane), of one incarnation of the log.
+
+    In a question: what the answer must have seen. In an answer: where it holds.
+    """
+
+    incarnation: str
+    marks: Mapping[tuple[str, int], Mark]

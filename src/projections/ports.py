@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
-from domain.envelope import Recorded
+from domain.envelope import Recorded, Token
 from domain.values import Rejected
 
 Row = TypeVar("Row")
@@ -38,25 +38,6 @@ class ReadModel(Generic[Row]):
     combine: Callable[[Mapping[str, Any]], Row | None]
     indexes: tuple[tuple[str, ...], ...] = ()
     edition: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far one lane of one context has been applied: the last event's position and id."""
-
-    position: int
-    event_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A vector of marks, by (context, lane), of one incarnation of the log.
-
-    In a question: what the answer must have seen. In an answer: where it holds.
-    """
-
-    incarnation: str
-    marks: Mapping[tuple[str, int], Mark]
 
 
 @dataclass(frozen=True, slots=True)
