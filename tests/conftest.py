@@ -19,13 +19,6 @@ START_SECONDS = 60.0
 SERVICE_PASSWORD = "service"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class PostgresForTests:
     """`url` is the owner's, a superuser; `service_url` the login's that services use."""
 
@@ -56,7 +49,7 @@ def session_home() -> Iterator[Path]:
 def postgres(session_home: Path) -> Iterator[PostgresForTests]:
     server = EmbeddedPostgres(
         directory=session_home / "postgres",
-        port=free_port(),
+        port=_free_port(),
         password="owner",
         log=session_home / "postgres.log",
         # No test crashes this server: those that do, start one of their own, with fsync.
@@ -99,7 +92,7 @@ def _administer(postgres: PostgresForTests, statement: sql.Composed) -> None:
 @pytest.fixture(scope="session")
 def broker(session_home: Path) -> Iterator[str]:
     """The bootstrap servers of a Kafka-compatible broker."""
-    port = free_port()
+    port = _free_port()
     child = Child(broker_spec(port, session_home / "broker.log"))
     try:
         asyncio.run(_start(child))
@@ -111,3 +104,16 @@ def broker(session_home: Path) -> Iterator[str]:
 async def _start(child: Child) -> None:
     await child.start()
     await child.wait_ready(START_SECONDS)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Calling it names a port that nobody listens on."""
+    return _free_port
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
