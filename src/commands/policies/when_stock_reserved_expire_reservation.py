@@ -1,6 +1,6 @@
 """When stock is reserved, wait until the reservation is overdue, then record that it has expired.
 
-Only makes visible earlier what every decision about that stock would find: nothing depends on its being on time.
+It only makes visible earlier what every decision about that stock would find: nothing depends on it.
 """
 
 from typing import Final
