@@ -55,7 +55,6 @@ def postgres(session_home: Path) -> Iterator[PostgresForTests]:
         # No test crashes this server: those that do, start one of their own, with fsync.
         settings={"fsync": "off", "shared_buffers": "64MB"},
     )
-    asyncio.run(server.initialise())
     child = Child(server.spec())
     try:
         asyncio.run(_start(child))

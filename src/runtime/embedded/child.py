@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from runtime.process import CannotStart
+
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
@@ -27,11 +29,11 @@ LOG_BYTES = 10_000_000
 TAIL_BYTES = 2_000
 
 
-class ChildFailed(RuntimeError):
+class ChildFailed(CannotStart):
     """A process ended, or was not ready in time, while it was being started."""
 
 
-class PortTaken(RuntimeError):
+class PortTaken(CannotStart):
     """Another process listens where one of ours is meant to."""
 
 

@@ -25,6 +25,7 @@ import psycopg
 from psycopg import sql
 
 from runtime.embedded.child import ChildSpec, end_process
+from runtime.process import CannotStart
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ UNPRIVILEGED = "nobody"
 INITDB_SECONDS = 60.0
 CONNECT_SECONDS = 2
 PROBE_SECONDS = 5.0
-STOP_SECONDS = 6.0  # a fast shutdown writes a checkpoint; the whole house stops within 10 s
+STOP_SECONDS = 5.0  # a fast shutdown writes a checkpoint; the whole house stops within 10 s
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -53,7 +54,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class PostgresUnusable(RuntimeError):
+class PostgresUnusable(CannotStart):
     """The server cannot be run here; the message says what would do."""
 
 
@@ -82,23 +83,41 @@ class EmbeddedPostgres:
     def url(self, database: str, *, user: str = OWNER, password: str | None = None) -> str:
         return f"postgresql://{user}:{password or self.password}@{HOST}:{self.port}/{database}"
 
-    async def initialise(self) -> None:
-        """Make the cluster unless it is there; an interrupted attempt is begun again."""
-        if not self.data.exists():
-            await asyncio.to_thread(self._initdb)
-
-    def _initdb(self) -> None:
-        logger.info("making a PostgreSQL cluster in %s", self.directory)
+    def spec(self) -> ChildSpec:
+        """Makes the directory, and chooses the account that has it from then on."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_as = choose_account(self.directory)
+        if run_as.owner:
+            os.chown(self.directory, *run_as.owner)
+        settings = {**SETTINGS, "port": str(self.port), **self.settings}
+        options = (part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
+        return ChildSpec(
+            name="postgres",
+            command=(*run_as.through, str(binary("postgres")), "-D", str(self.data), *options),
+            log=self.log,
+            port=self.port,
+            ready=partial(accepts, self.url("postgres")),
+            before_start=partial(self._before_start, run_as),
+            stop_signal=signal.SIGINT,  # a fast shutdown: sessions are cut, nothing is lost
+            stop_seconds=STOP_SECONDS,
+            owner=run_as.owner,
+        )
+
+    async def _before_start(self, run_as: RunAs) -> None:
+        if self.data.exists():
+            await end_orphan(self.data)
+        else:
+            await asyncio.to_thread(self._initdb, run_as)
+
+    def _initdb(self, run_as: RunAs) -> None:
+        logger.info("making a PostgreSQL cluster in %s", self.directory)
         attempt, pwfile = self.directory / "data.new", self.directory / "password.new"
-        shutil.rmtree(attempt, ignore_errors=True)
+        shutil.rmtree(attempt, ignore_errors=True)  # of an attempt that was interrupted
         pwfile.touch(mode=0o600)
         pwfile.write_text(self.password)
         uid, gid = run_as.owner or (None, None)
         if run_as.owner:
-            for path in (self.directory, pwfile):
-                os.chown(path, *run_as.owner)
+            os.chown(pwfile, *run_as.owner)
         command = (
             *(*run_as.through, str(binary("initdb")), f"--pgdata={attempt}", f"--username={OWNER}"),
             *("--auth=scram-sha-256", f"--pwfile={pwfile}", "--encoding=UTF8", "--locale=C"),
@@ -120,22 +139,6 @@ class EmbeddedPostgres:
             raise PostgresUnusable(f"initdb failed in {self.directory}:\n{done.stderr.strip()}")
         attempt.rename(self.data)
 
-    def spec(self) -> ChildSpec:
-        run_as = choose_account(self.data)
-        settings = {**SETTINGS, "port": str(self.port), **self.settings}
-        options = (part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
-        return ChildSpec(
-            name="postgres",
-            command=(*run_as.through, str(binary("postgres")), "-D", str(self.data), *options),
-            log=self.log,
-            port=self.port,
-            ready=partial(accepts, self.url("postgres")),
-            before_start=partial(end_orphan, self.data),
-            stop_signal=signal.SIGINT,  # a fast shutdown: sessions are cut, nothing is lost
-            stop_seconds=STOP_SECONDS,
-            owner=run_as.owner,
-        )
-
 
 def binary(name: str) -> Path:
     # The package is found, not imported: importing it prepares to start servers in its own way.
@@ -146,12 +149,12 @@ def binary(name: str) -> Path:
 
 
 def choose_account(directory: Path) -> RunAs:
-    """Who can run a server on this data, or make it there. Existing data stay with their owner."""
+    """Who can run a server whose data are in this directory. Existing data stay with their owner."""
     if os.geteuid() != 0:
         return RunAs()
     found, nobody = directory.stat(), pwd.getpwnam(UNPRIVILEGED)
     owner = (found.st_uid, found.st_gid) if found.st_uid else (nobody.pw_uid, nobody.pw_gid)
-    fresh = not (directory / "PG_VERSION").exists()
+    fresh = not (directory / "data").exists()
     blocked = unreachable(directory, owner[0]) or unreachable(binary("postgres"), owner[0])
     if blocked is None and (found.st_uid or fresh):
         return RunAs(owner=owner)

@@ -1,0 +1,60 @@
+"""The directory a house lives in: where everything in it is, and files that are whole or absent."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_HOME = Path(".tallybook")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def secrets(self) -> Path:
+        return self.path / "secrets.json"
+
+    @property
+    def settings(self) -> Path:
+        """What the last `up` gave its processes, for commands run by hand beside it."""
+        return self.path / "settings.json"
+
+    @property
+    def processes(self) -> Path:
+        return self.path / "processes.json"
+
+    @property
+    def postgres(self) -> Path:
+        return self.path / "postgres"
+
+    def log(self, name: str) -> Path:
+        return self.path / "logs" / f"{name}.log"
+
+    def make(self) -> None:
+        # Others may pass through, but not look: root's PostgreSQL runs under another account.
+        self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def home_path() -> Path:
+    return Path(os.environ.get("TALLYBOOK_HOME") or DEFAULT_HOME).resolve()
+
+
+def write_private(path: Path, text: str) -> None:
+    """For our own eyes only; after a crash the file is the old one or the new one."""
+    attempt = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(attempt, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    attempt.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,99 @@
+"""How one of our processes runs: on uvloop, until it is told to stop or its supervisor is gone."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+
+logger = logging.getLogger(__name__)
+
+SUPERVISOR_VARIABLE: Final = "TALLYBOOK_SUPERVISOR_PID"
+SUPERVISOR_SECONDS: Final = 0.5
+DRAIN_SECONDS: Final = 3  # a door's open requests, before they are cut
+BACKLOG: Final = 2048
+KEEP_ALIVE_SECONDS: Final = 30
+
+
+class CannotStart(RuntimeError):
+    """Something the operator can put right; the message says what, and is shown without a traceback."""
+
+
+def run_process(work: Coroutine[Any, Any, None]) -> int:
+    """Run until done, SIGTERM, SIGINT or the supervisor's death; the process's exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_until_told(work))
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> int:
+    task = asyncio.create_task(work)
+    told: list[str] = []
+
+    def stop(why: str) -> None:
+        if not told:  # once: a second cancellation would cut the ending short
+            told.append(why)
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop, sign.name)
+    orphaned = asyncio.create_task(_supervisor_gone())
+    orphaned.add_done_callback(lambda done: None if done.cancelled() else stop("the supervisor's death"))
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        logger.info("stopped by %s", told[0])
+        return 0
+    except CannotStart as refused:
+        logger.error("%s", refused)  # noqa: TRY400 - the message is for the operator, the traceback for nobody
+        return 1
+    except Exception:
+        logger.exception("ended by an error")
+        return 1
+    finally:
+        orphaned.cancel()
+    return 0
+
+
+async def _supervisor_gone() -> None:
+    """A process is given another parent when its own dies, even by SIGKILL."""
+    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
+    while supervisor is None or os.getppid() == int(supervisor):  # noqa: ASYNC110 - nothing tells of a parent's end
+        await asyncio.sleep(SUPERVISOR_SECONDS)
+
+
+class _Door(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are run_process's
+
+
+async def serve_door(app: Any, *, host: str, port: int) -> None:  # noqa: ANN401 - an ASGI application
+    """Serve until cancelled; open requests have DRAIN_SECONDS to finish."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http="httptools",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    door = _Door(config)
+    serving = asyncio.create_task(door.serve())
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        door.should_exit = True
+        await serving
+        raise

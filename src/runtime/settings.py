@@ -1,0 +1,128 @@
+"""What a process is told from outside, as TALLYBOOK_* variables of its environment.
+
+Below them stands the home's settings.json, which `tallybook up` writes: a command run by hand beside a
+running house needs no variable.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from runtime.home import Home, home_path
+from runtime.process import CannotStart
+from runtime.secrets import ROLES, SECRET_BYTES
+
+LOOPBACK: Final = "127.0.0.1"
+PREFIX: Final = "TALLYBOOK_"
+
+
+_S = TypeVar("_S", bound=BaseSettings)
+
+
+class SettingsInvalid(CannotStart):
+    """Names every variable that is missing or cannot be used."""
+
+
+def _digest_key(given: object) -> object:
+    key = bytes.fromhex(given) if isinstance(given, str) else given
+    if isinstance(key, bytes) and len(key) != SECRET_BYTES:
+        raise ValueError(f"a digest key has {SECRET_BYTES} bytes, in hex")
+    return key
+
+
+def _tokens(given: object) -> object:
+    if isinstance(given, dict) and (set(given) != set(ROLES) or len({*given.values(), ""}) != len(ROLES) + 1):
+        raise ValueError(f"one token each, not empty and all different, for {', '.join(ROLES)}")
+    return given
+
+
+class Settings(BaseSettings):
+    """URLs of databases carry the login of the services, those for migrations the owner's."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Annotated[Path, AfterValidator(Path.resolve)] = Field(default_factory=home_path)
+    database_url: str = Field(repr=False)
+    read_database_url: str = Field(repr=False)
+    migration_database_url: str = Field(default_factory=lambda data: data["database_url"], repr=False)
+    read_migration_database_url: str = Field(
+        default_factory=lambda data: data["read_database_url"], repr=False
+    )
+    kafka_bootstrap_servers: str  # host:port, separated by commas
+    kafka_recreate_topics: bool = False  # delete and make again a topic with the wrong number of partitions
+    host: str = LOOPBACK
+    write_port: int = 8001
+    read_port: int = 8002
+    audit_port: int = 8003
+    metrics_port: int | None = None  # of a process without a door; None: it serves none
+    read_url: str = Field(default_factory=lambda data: f"http://{data['host']}:{data['read_port']}")
+    digest_key: Annotated[
+        bytes, BeforeValidator(_digest_key), PlainSerializer(bytes.hex, when_used="json")
+    ] = Field(repr=False)
+    tokens: Annotated[dict[str, str], BeforeValidator(_tokens)] = Field(repr=False)  # by role
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        beside = JsonConfigSettingsSource(settings_cls, json_file=Home(home_path()).settings)
+        return init_settings, env_settings, beside
+
+
+class UpSettings(BaseSettings):
+    """What may be decided for `tallybook up`; services that are not named here are embedded ones."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Annotated[Path, AfterValidator(Path.resolve)] = Field(default_factory=home_path)
+    database_url: str | None = Field(default=None, repr=False)
+    read_database_url: str | None = Field(default=None, repr=False)
+    migration_database_url: str | None = Field(default=None, repr=False)
+    read_migration_database_url: str | None = Field(default=None, repr=False)
+    kafka_bootstrap_servers: str | None = None
+    kafka_recreate_topics: bool | None = None
+    host: str = LOOPBACK
+    read_url: str | None = None
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables that give a process these settings, whatever else its environment says."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    return {
+        f"{PREFIX}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+    }
+
+
+def load_settings() -> Settings:
+    return _load(Settings)
+
+
+def load_up_settings() -> UpSettings:
+    return _load(UpSettings)
+
+
+def _load(kind: type[_S]) -> _S:
+    given: dict[str, Any] = {}  # everything comes from the sources
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        told = (
+            f"{PREFIX}{str(found['loc'][0]).upper()}: {found['msg']}"
+            for found in error.errors()
+            if found["loc"]
+        )
+        raise SettingsInvalid("\n".join(told)) from None  # the error itself would show the values
