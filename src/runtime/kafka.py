@@ -1,0 +1,270 @@
+"""The one thin module around kafka-python: every client lives in a thread of its own.
+
+A broker is never believed: it may lose, repeat, reorder, delay or forget everything. What cannot be used now
+is `KafkaUnavailable`, and whoever meets it closes the client and makes a new one.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer  # type: ignore[import-untyped]  # ships no types
+from kafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped]  # ships no types
+from kafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no types
+
+logger = logging.getLogger(__name__)
+logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it repeats at length what KafkaUnavailable says once
+
+CONNECT_MS: Final = 3_000
+REQUEST_MS: Final = 4_000
+DELIVERY_MS: Final = 5_000
+FLUSH_S: Final = 6.0
+CLOSE_S: Final = 1.0
+SESSION_MS: Final = 6_000
+HEARTBEAT_MS: Final = 1_000
+METADATA_MS: Final = 2_000
+POLL_MS: Final = 500
+RECOVER_S: Final = 1.0
+MAX_POLL_RECORDS: Final = 1_000
+BATCH_BYTES: Final = 256 * 1024
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+"""As brokers have it by default; a message stays below."""
+REPLICATION: Final = -1
+"""As the broker has it by default."""
+
+T = TypeVar("T")
+Headers = Sequence[tuple[str, bytes]]
+
+
+class KafkaUnavailable(Exception):
+    """The broker is away, or its topics are not (yet) as they should be."""
+
+
+class WrongPartitions(RuntimeError):
+    """A topic has another number of partitions than the log has lanes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """As sent and as received; `partition` is the lane."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class _Thread:
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+        except (KafkaError, OSError, ValueError) as error:  # ValueError: a partition the topic does not have
+            raise KafkaUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def end(self, last: Callable[[], object]) -> None:
+        """Runs `last` after what still runs, in its own time: the caller may be on its way out."""
+        self._executor.submit(last)
+        self._executor.shutdown(wait=False)
+
+
+class Publisher:
+    """Sends messages to topics that exist with the right number of partitions."""
+
+    def __init__(self, servers: str, topics: Mapping[str, int], *, recreate: bool) -> None:
+        self._servers = servers.split(",")
+        self._topics = topics
+        self._recreate = recreate
+        self._thread = _Thread("kafka-publisher")
+        self._admin: Any = None
+        self._producer: Any = None
+
+    async def connect(self) -> None:
+        """Creates missing topics; a wrong one is made again if `recreate`, else raises `WrongPartitions`."""
+        await self._thread.call(self._connect)
+
+    async def check(self) -> None:
+        """Raises `KafkaUnavailable` unless the topics still are as they should be."""
+        await self._thread.call(self._check)
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        """How many of the first messages the broker has; the rest, if any, may be there or not."""
+        return await self._thread.call(lambda: self._publish(messages))
+
+    async def close(self) -> None:
+        await self._thread.end(self._close)
+
+    def _connect(self) -> None:
+        self._admin = KafkaAdminClient(
+            bootstrap_servers=self._servers, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=REQUEST_MS
+        )
+        self._make_topics()
+        self._producer = KafkaProducer(
+            bootstrap_servers=self._servers,
+            acks="all",
+            enable_idempotence=True,
+            batch_size=BATCH_BYTES,
+            max_request_size=MAX_REQUEST_BYTES,
+            bootstrap_timeout_ms=CONNECT_MS,
+            max_block_ms=CONNECT_MS,
+            request_timeout_ms=REQUEST_MS,
+            delivery_timeout_ms=DELIVERY_MS,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
+    def _make_topics(self) -> None:
+        counts = _partitions(self._admin, self._topics)
+        if wrong := {topic: counts[topic] for topic in self._wrong(counts) if counts[topic]}:
+            if not self._recreate:
+                raise WrongPartitions(
+                    f"topics with another number of partitions than the log has lanes: {wrong}, wanted "
+                    f"{ {topic: self._topics[topic] for topic in wrong} }. The log is the truth, so deleting "
+                    "topics loses nothing: delete them, or set TALLYBOOK_KAFKA_RECREATE_TOPICS=true"
+                )
+            logger.warning("deleting topics with a wrong number of partitions: %s", wrong)
+            self._admin.delete_topics(list(wrong), timeout_ms=REQUEST_MS)
+        if missing := self._wrong(counts):
+            wanted = {
+                topic: {"num_partitions": self._topics[topic], "replication_factor": REPLICATION}
+                for topic in missing
+            }
+            self._admin.create_topics(wanted, timeout_ms=REQUEST_MS)
+            self._admin.wait_for_topics(list(wanted), timeout_ms=REQUEST_MS)
+            self._check()  # a broker may have made one by itself meanwhile, for a consumer that asked
+
+    def _check(self) -> None:
+        if wrong := self._wrong(_partitions(self._admin, self._topics)):
+            raise KafkaUnavailable(f"topics missing or with a wrong number of partitions: {', '.join(wrong)}")
+
+    def _wrong(self, counts: Mapping[str, int]) -> list[str]:
+        return [topic for topic, wanted in self._topics.items() if counts[topic] != wanted]
+
+    def _publish(self, messages: Sequence[Message]) -> int:
+        futures: list[Any] = []
+        try:
+            futures.extend(self._send(message) for message in messages)
+            self._producer.flush(timeout=FLUSH_S)
+        except (KafkaError, ValueError) as error:
+            logger.warning("sending stopped: %s: %s", type(error).__name__, error)
+        # An offset of -1 is reported for records that are not in the topic.
+        return sum(1 for _ in takewhile(lambda sent: sent.succeeded() and sent.value.offset >= 0, futures))
+
+    def _send(self, message: Message) -> Any:  # noqa: ANN401 - kafka-python is untyped
+        return self._producer.send(
+            message.topic,
+            key=message.key,
+            value=message.value,
+            headers=list(message.headers),
+            partition=message.partition,
+        )
+
+    def _close(self) -> None:
+        for close in (
+            lambda: self._producer and self._producer.close(timeout=CLOSE_S),
+            lambda: self._admin and self._admin.close(),
+        ):
+            _quietly(close)
+
+
+class Subscriber:
+    """A member of a consumer group; what it delivers is a hint that the log has more."""
+
+    def __init__(self, servers: str, group: str, topics: Mapping[str, int]) -> None:
+        self._servers = servers.split(",")
+        self._group = group
+        self._topics = topics
+        self._thread = _Thread("kafka-subscriber")
+        self._recover_at = 0.0
+        self._consumer: Any = None
+
+    async def connect(self) -> None:
+        """Joins the group, once the topics are as they should be: asking for one may create it, wrongly."""
+        await self._thread.call(self._connect)
+
+    async def poll(self) -> Mapping[tuple[str, int], Sequence[Message]]:
+        """What has arrived by (topic, partition), in order; waits at most half a second for it."""
+        return await self._thread.call(self._poll)
+
+    async def close(self) -> None:
+        await self._thread.end(self._close)
+
+    def _connect(self) -> None:
+        admin = KafkaAdminClient(
+            bootstrap_servers=self._servers, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=REQUEST_MS
+        )
+        try:
+            self._check(_partitions(admin, self._topics))
+        finally:
+            admin.close()
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=self._servers,
+            group_id=self._group,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            bootstrap_timeout_ms=CONNECT_MS,
+            request_timeout_ms=SESSION_MS + REQUEST_MS,
+            metadata_max_age_ms=METADATA_MS,
+            max_poll_records=MAX_POLL_RECORDS,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+        self._consumer.subscribe(list(self._topics))
+
+    def _check(self, counts: Mapping[str, int]) -> None:
+        for topic, wanted in self._topics.items():
+            if counts[topic] != wanted:
+                raise KafkaUnavailable(f"{topic} has {counts[topic]} of {wanted} partitions")
+
+    def _poll(self) -> dict[tuple[str, int], list[Message]]:
+        arrived = self._consumer.poll(timeout_ms=POLL_MS)
+        if time.monotonic() > self._recover_at:
+            self._recover_at = time.monotonic() + RECOVER_S
+            self._recover()
+        return {
+            (partition.topic, partition.partition): [
+                Message(
+                    partition.topic,
+                    partition.partition,
+                    record.key or b"",
+                    record.value or b"",
+                    record.headers,
+                )
+                for record in records
+            ]
+            for partition, records in arrived.items()
+        }
+
+    def _recover(self) -> None:
+        """After a broker that forgot everything: topics it made by itself, offsets beyond their end."""
+        self._check({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in self._topics})
+        for partition in self._consumer.assignment():
+            end = self._consumer.highwater(partition)
+            position = self._consumer.position(partition, timeout_ms=POLL_MS)
+            if end is not None and position is not None and position > end:
+                self._consumer.seek_to_beginning(partition)
+
+    def _close(self) -> None:
+        _quietly(lambda: self._consumer and self._consumer.close(timeout_ms=CLOSE_S * 1000))
+
+
+def _partitions(admin: Any, topics: Mapping[str, int]) -> dict[str, int]:  # noqa: ANN401 - kafka-python is untyped
+    found = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(list(topics))}
+    return {topic: found.get(topic, 0) for topic in topics}
+
+
+def _quietly(close: Callable[[], object]) -> None:
+    try:
+        close()
+    except Exception as error:  # noqa: BLE001 - whatever a dying client says, it is being left behind
+        logger.info("closing a Kafka client: %s: %s", type(error).__name__, error)
