@@ -8,7 +8,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -16,11 +24,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from runtime.embedded.child import LOOPBACK
 from runtime.home import Home, home_path
 from runtime.process import CannotStart
 from runtime.secrets import ROLES, SECRET_BYTES
 
-LOOPBACK: Final = "127.0.0.1"
+EVERYWHERE: Final = {"0.0.0.0": LOOPBACK, "::": "[::1]"}  # noqa: S104 - where to reach what listens everywhere
 PREFIX: Final = "TALLYBOOK_"
 
 
@@ -44,10 +53,10 @@ def _tokens(given: object) -> object:
     return given
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """URLs of databases carry the login of the services, those for migrations the owner's."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True)
 
     home: Annotated[Path, AfterValidator(Path.resolve)] = Field(default_factory=home_path)
     database_url: str = Field(repr=False)
@@ -63,11 +72,15 @@ class Settings(BaseSettings):
     read_port: int = 8002
     audit_port: int = 8003
     metrics_port: int | None = None  # of a process without a door; None: it serves none
-    read_url: str = Field(default_factory=lambda data: f"http://{data['host']}:{data['read_port']}")
+    read_url: str = Field(default_factory=lambda data: url_of(data["host"], data["read_port"]))
     digest_key: Annotated[
         bytes, BeforeValidator(_digest_key), PlainSerializer(bytes.hex, when_used="json")
     ] = Field(repr=False)
     tokens: Annotated[dict[str, str], BeforeValidator(_tokens)] = Field(repr=False)  # by role
+
+
+class _SettingsFromOutside(BaseSettings, Settings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     @classmethod
     def settings_customise_sources(
@@ -98,6 +111,12 @@ class UpSettings(BaseSettings):
     read_url: str | None = None
 
 
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine reaches what listens there."""
+    reachable = EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{reachable}:{port}"
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that give a process these settings, whatever else its environment says."""
     values = settings.model_dump(mode="json", exclude_none=True)
@@ -108,7 +127,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def load_settings() -> Settings:
-    return _load(Settings)
+    return _load(_SettingsFromOutside)
 
 
 def load_up_settings() -> UpSettings:

@@ -10,16 +10,15 @@ import os
 from functools import partial
 from pathlib import Path
 
-from runtime.embedded.child import ChildSpec
+from runtime.embedded.child import LOOPBACK, ChildSpec
 
-HOST = "127.0.0.1"
 MEMORY_LIMIT = 1_000_000_000
 STOP_SECONDS = 2.0  # under load it may outlive SIGTERM
 CONNECT_SECONDS = 2.0
 
 
 def broker_spec(port: int, log: Path) -> ChildSpec:
-    listener = f"tcp://{HOST}:{port}"
+    listener = f"tcp://{LOOPBACK}:{port}"
     return ChildSpec(
         name="broker",
         command=(
@@ -44,7 +43,7 @@ def _binary() -> str:
 
 async def _listens(port: int) -> bool:
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(HOST, port), CONNECT_SECONDS)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(LOOPBACK, port), CONNECT_SECONDS)
     except OSError:
         return False
     writer.close()

@@ -5,7 +5,6 @@ orphans of an earlier supervisor are watched in the same way.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from runtime.process import CannotStart
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.05
 KILL_SECONDS = 3.0
 LOG_BYTES = 10_000_000
@@ -45,6 +45,7 @@ class ChildSpec:
     command: tuple[str, ...]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of our own
+    host: str = LOOPBACK
     port: int | None = None
     ready: Callable[[], Awaitable[bool]] | None = None  # None: ready as soon as it runs
     before_start: Callable[[], Awaitable[None]] | None = None
@@ -147,8 +148,12 @@ async def end_process(process: psutil.Process, first: signal.Signals, seconds: f
     """End a process that is not our child: politely, then by SIGKILL."""
     for sent, grace in ((first, seconds), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + grace
-        with contextlib.suppress(psutil.NoSuchProcess):
+        try:
             process.send_signal(sent)
+        except psutil.NoSuchProcess:
+            return
+        except psutil.AccessDenied:
+            raise ChildFailed(f"process {process.pid} is left over, but belongs to another account") from None
         while _runs(process):
             if time.monotonic() > deadline:
                 break

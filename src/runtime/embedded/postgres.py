@@ -24,12 +24,11 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from runtime.embedded.child import ChildSpec, end_process
+from runtime.embedded.child import LOOPBACK, ChildSpec, end_process
 from runtime.process import CannotStart
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 OWNER = "postgres"
 SERVICE = "tallybook_service"
 UNPRIVILEGED = "nobody"
@@ -40,7 +39,7 @@ STOP_SECONDS = 5.0  # a fast shutdown writes a checkpoint; the whole house stops
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
-        "listen_addresses": HOST,
+        "listen_addresses": LOOPBACK,
         "unix_socket_directories": "",
         "shared_buffers": "256MB",
         "max_connections": "200",
@@ -81,7 +80,7 @@ class EmbeddedPostgres:
         return self.directory / "data"
 
     def url(self, database: str, *, user: str = OWNER, password: str | None = None) -> str:
-        return f"postgresql://{user}:{password or self.password}@{HOST}:{self.port}/{database}"
+        return f"postgresql://{user}:{password or self.password}@{LOOPBACK}:{self.port}/{database}"
 
     def spec(self) -> ChildSpec:
         """Makes the directory, and chooses the account that has it from then on."""

@@ -1,0 +1,117 @@
+"""The command `tallybook`: every process of the house is one of its sub-commands."""
+
+import importlib
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from runtime.logs import PLAIN_LINE, configure_logging
+from runtime.process import CannotStart, run_process
+from runtime.settings import Settings, load_settings, load_up_settings
+
+LOWEST_BASE = 1024
+HIGHEST_BASE = 65_000
+
+app = typer.Typer(
+    name="tallybook",
+    help="The backend of a shop whose every number can be proved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up(
+    *,
+    port_base: Annotated[
+        int,
+        typer.Option(min=LOWEST_BASE, max=HIGHEST_BASE, help="The doors listen on the three ports after it."),
+    ] = 8000,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="When ready, one line of JSON on standard output.")
+    ] = False,
+    write_apis: Annotated[int, typer.Option(min=1, max=20, help="How many write doors.")] = 1,
+) -> None:
+    """Run the whole house on this machine, in the foreground, with embedded services where none are given."""
+    from runtime.up import Ports, run_house  # noqa: PLC0415 - a process loads its own rooms only
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: run_process(run_house(load_up_settings(), Ports(port_base, write_apis), as_json=as_json)))
+
+
+@app.command()
+def write_api() -> None:
+    """Serve the write door: commands."""
+    _serve("runtime.write_api")
+
+
+@app.command()
+def read_api() -> None:
+    """Serve the read door: queries."""
+    _serve("runtime.read_api")
+
+
+@app.command()
+def audit_api() -> None:
+    """Serve the audit door: history."""
+    _serve("runtime.audit_api")
+
+
+@app.command()
+def relay() -> None:
+    """Publish the log to Kafka."""
+    _serve("runtime.relay")
+
+
+@app.command()
+def projector() -> None:
+    """Fold the log into the read models."""
+    _serve("runtime.projector")
+
+
+@app.command()
+def policies() -> None:
+    """React to events with commands, and keep the timers."""
+    _serve("runtime.policies")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring both databases to this version's schema."""
+    _serve("runtime.migrate")
+
+
+@app.command()
+def status() -> None:
+    """Say what runs, where the log's head is, and how far each reader has come."""
+    from runtime.status import show  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(show)
+
+
+def _serve(module: str) -> None:
+    configure_logging()
+
+    def work() -> int:
+        settings = load_settings()
+        run: Callable[[Settings], Coroutine[Any, Any, None]] = importlib.import_module(module).run
+        return run_process(run(settings))
+
+    _end(work)
+
+
+def _end(work: Callable[[], int]) -> None:
+    try:
+        code = work()
+    except CannotStart as refused:
+        typer.echo(f"tallybook: {refused}", err=True)
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,201 @@
+"""`tallybook up`: a whole house on one machine."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import httpx
+
+from runtime import migrate
+from runtime.embedded.broker import broker_spec
+from runtime.embedded.child import LOOPBACK, ChildSpec
+from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
+from runtime.home import Home, write_private
+from runtime.process import SUPERVISOR_VARIABLE
+from runtime.secrets import Secrets, secrets_of
+from runtime.settings import Settings, UpSettings, environment_of, url_of
+from runtime.supervisor import Stage, locked, supervise
+
+logger = logging.getLogger(__name__)
+
+LOG_DATABASE: Final = "tallybook_log"
+READ_DATABASE: Final = "tallybook_read"
+PROBE_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 4.0  # of a process; the whole house stops within 10 s
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All ports of a house follow from one number: doors, services, metrics, further write doors."""
+
+    base: int
+    write_apis: int
+
+    @property
+    def write(self) -> tuple[int, ...]:
+        return (self.base + 1, *(self.base + 10 + n for n in range(1, self.write_apis)))
+
+    @property
+    def read(self) -> int:
+        return self.base + 2
+
+    @property
+    def audit(self) -> int:
+        return self.base + 3
+
+    @property
+    def postgres(self) -> int:
+        return self.base + 4
+
+    @property
+    def broker(self) -> int:
+        return self.base + 5
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        return {"relay": self.base + 6, "projector": self.base + 7, "policies": self.base + 8}
+
+
+async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
+    """Run until cancelled. Raises CannotStart."""
+    home = Home(wishes.home)
+    with locked(home):
+        secrets = secrets_of(home)
+        server = _embedded_postgres(home, wishes, ports, secrets)
+        settings = _settings(wishes, ports, secrets, server)
+        write_private(home.settings, settings.model_dump_json(indent=2))
+        services: list[ChildSpec] = []
+        if server:
+            services.append(server.spec())
+        if wishes.kafka_bootstrap_servers is None:
+            services.append(broker_spec(ports.broker, home.log("broker")))
+
+        async def prepare() -> None:
+            if server:
+                await create_databases(server, (LOG_DATABASE, READ_DATABASE), secrets.service_password)
+            logger.info("migrating")
+            await migrate.run(settings)
+
+        async def ready() -> None:
+            announce(settings, ports, as_json=as_json)
+
+        stages: tuple[Stage, ...] = ((services, prepare), (process_specs(home, settings, ports), ready))
+        await supervise(home, stages)
+
+
+def _embedded_postgres(
+    home: Home, wishes: UpSettings, ports: Ports, secrets: Secrets
+) -> EmbeddedPostgres | None:
+    if wishes.database_url and wishes.read_database_url:
+        return None
+    return EmbeddedPostgres(
+        directory=home.postgres,
+        port=ports.postgres,
+        password=secrets.postgres_password,
+        log=home.log("postgres"),
+    )
+
+
+def _settings(
+    wishes: UpSettings, ports: Ports, secrets: Secrets, server: EmbeddedPostgres | None
+) -> Settings:
+    given = wishes.model_dump(exclude_none=True)
+    if server:
+        service = partial(server.url, user=SERVICE, password=secrets.service_password)
+        if wishes.database_url is None:
+            given |= {
+                "database_url": service(LOG_DATABASE),
+                "migration_database_url": server.url(LOG_DATABASE),
+            }
+        if wishes.read_database_url is None:
+            given |= {"read_database_url": service(READ_DATABASE)}
+            given |= {"read_migration_database_url": server.url(READ_DATABASE)}
+    if wishes.kafka_bootstrap_servers is None:
+        given |= {"kafka_bootstrap_servers": f"{LOOPBACK}:{ports.broker}"}
+        given.setdefault("kafka_recreate_topics", True)
+    return Settings(
+        **given,
+        write_port=ports.write[0],
+        read_port=ports.read,
+        audit_port=ports.audit,
+        digest_key=bytes.fromhex(secrets.digest_key),
+        tokens=secrets.tokens,
+    )
+
+
+def process_specs(home: Home, settings: Settings, ports: Ports) -> Sequence[ChildSpec]:
+    doors = {
+        **{_numbered("write-api", n): {"write_port": port} for n, port in enumerate(ports.write, start=1)},
+        "read-api": {"read_port": ports.read},
+        "audit-api": {"audit_port": ports.audit},
+    }
+    workers = {name: {"metrics_port": port} for name, port in ports.metrics.items()}
+    specs = []
+    for name, own in (doors | workers).items():
+        (port,) = own.values()
+        specs.append(
+            ChildSpec(
+                name=name,
+                # -P: what lies in the working directory is not imported
+                command=(sys.executable, "-P", "-m", "runtime.cli", name.partition(" ")[0]),
+                environment={
+                    **environment_of(settings.model_copy(update=own)),
+                    SUPERVISOR_VARIABLE: str(os.getpid()),
+                },
+                log=home.log(name.replace(" ", "-")),
+                host=settings.host,
+                port=port,
+                ready=partial(_answers, f"{url_of(settings.host, port)}/readyz") if name in doors else None,
+                stop_seconds=STOP_SECONDS,
+            )
+        )
+    return specs
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} {number}"
+
+
+async def _answers(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
+            return (await client.get(url)).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def announce(settings: Settings, ports: Ports, *, as_json: bool) -> None:
+    """Where everything listens: one line of JSON, or words and a first command to paste."""
+    write = [url_of(settings.host, port) for port in ports.write]
+    doors = {
+        "write": write[0],
+        "read": url_of(settings.host, settings.read_port),
+        "audit": url_of(settings.host, settings.audit_port),
+    }
+    if as_json:
+        told = {**doors, "tokens": settings.tokens, "home": str(settings.home), "write_all": write}
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        listening = "\n".join(f"  {name} door: {url}" for name, url in doors.items())
+        sys.stdout.write(
+            f"\nTallybook is up.\n{listening}\n  further write doors: {', '.join(write[1:]) or 'none'}\n"
+            f"  API documents: {doors['write']}/docs and so on\n  home: {settings.home}\n\n"
+            f"A first command:\n\n{first_command(doors['write'], settings.tokens['catalogue'])}\n\n"
+            "Ctrl-C stops everything.\n"
+        )
+    sys.stdout.flush()
+
+
+def first_command(write_url: str, token: str) -> str:
+    body = {"slug": "first-product", "title": {"en": "First product"}, "tax_class": "standard"}
+    return (
+        f"curl -sS {write_url}/v1/products \\\n"
+        f"  -H 'Authorization: Bearer {token}' \\\n"
+        "  -H 'Idempotency-Key: my-first-product' -H 'Content-Type: application/json' \\\n"
+        f"  -d '{json.dumps(body)}'"
+    )
