@@ -13,7 +13,7 @@ WALK_SECONDS = 60
 
 def test_the_walk_runs_from_the_readmes_own_text(house: House) -> None:
     walk = README.read_text().split("## A walk", 1)[1].split("\n## ", 1)[0]
-    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", walk, flags=re.DOTALL | re.MULTILINE))
+    script = "\n".join(re.findall(r"^```bash\n(.*?)^```$", walk, flags=re.DOTALL | re.MULTILINE))
     for default, url in (
         ("http://127.0.0.1:8001", house.write),
         ("http://127.0.0.1:8002", house.read),
