@@ -1,8 +1,9 @@
 from dataclasses import dataclass
 
+from commands._reservations import Wanted, expiries_first
 from commands._states import Streams
 from commands._stock_items import item_at, stock_id, stock_of, stock_stream
-from commands._transact import Writes, transact
+from commands._transact import First, Writes, transact
 from commands.ports import Issued, Receipt
 from commands.shop import Shop
 from domain import stock
@@ -22,10 +23,14 @@ class AdjustStock:
 
 
 async def adjust_stock(shop: Shop, issued: Issued, command: AdjustStock) -> Receipt:
-    def decide(streams: Streams) -> Writes:
+    def decide(streams: Streams) -> Writes | First:
         item = item_at(streams, command.sku, command.location)
         state = stock_of(streams, command.sku, command.location)
         streams.must_match(STOCK, stock_id(command.sku, command.location))
+        at = streams.at
+        change = stock.change_on_hand(state, delta=command.delta, counted=command.counted)
+        if first := expiries_first(streams, [Wanted(item, -change)], at):
+            return first
         return {
             stock_stream(command.sku, command.location): stock.adjust(
                 state,
@@ -34,6 +39,7 @@ async def adjust_stock(shop: Shop, issued: Issued, command: AdjustStock) -> Rece
                 counted=command.counted,
                 reason=command.reason,
                 note=command.note,
+                at=at,
             )
         }
 

@@ -270,18 +270,28 @@ def adjust(
     counted: int | None,
     reason: AdjustmentReason,
     note: str | None,
+    at: datetime,
 ) -> list[StockEvent]:
-    """Either by `delta` or to the `counted` units on hand."""
-    if (delta is None) == (counted is None):
-        raise InvalidFields((FieldError("/delta", "delta_or_counted", "give either delta or counted"),))
-    change = delta if delta is not None else (counted or 0) - state.on_hand
+    """Either by `delta` or to the `counted` units on hand, after expiring what is overdue and in the way."""
+    change = change_on_hand(state, delta=delta, counted=counted)
     if abs(change) > NOTE_THRESHOLD and not note:
         raise InvalidFields((FieldError("/note", "note_required", f"more than {NOTE_THRESHOLD} units"),))
     if state.on_hand + change > MAX_STOCK_QTY:
         raise StockLimit
-    if state.on_hand + change < 0 or state.available + change < 0:
-        raise StockBelowReserved(state.on_hand, state.available)
-    return _noting_edges(state, [StockAdjusted(*item, change, reason, note, counted)], item)
+    expired = overdue(state, qty=-change, at=at)
+    available = state.available + sum(event.qty for event in expired)
+    if available + change < 0:
+        raise StockBelowReserved(state.on_hand, available)
+    return _noting_edges(state, [*expired, StockAdjusted(*item, change, reason, note, counted)], item)
+
+
+def change_on_hand(state: Stock, *, delta: int | None, counted: int | None) -> int:
+    """The units by which an adjustment by `delta` or to `counted` changes what is on hand."""
+    if delta is not None and counted is None:
+        return delta
+    if counted is not None and delta is None:
+        return counted - state.on_hand
+    raise InvalidFields((FieldError("/delta", "delta_or_counted", "give either delta or counted"),))
 
 
 def overdue(state: Stock, *, qty: int, at: datetime) -> list[ReservationExpired]:

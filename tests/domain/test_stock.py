@@ -57,7 +57,7 @@ def reservation(ident: str, qty: int, at: datetime = NOW, holder: Holder = O1) -
 
 
 def adjustment(**facts: Any) -> dict[str, Any]:
-    return {"item": MUG, "delta": None, "counted": None, "reason": "count", "note": None} | facts
+    return {"item": MUG, "delta": None, "counted": None, "reason": "count", "note": None, "at": NOW} | facts
 
 
 def commitment(qty: int = 2, at: datetime = NOW) -> dict[str, Any]:
@@ -126,6 +126,15 @@ def test_an_adjustment_never_takes_what_is_reserved_or_committed_or_not_there(gi
     given(STOCK, received(5), held("r1", 2, 3), COMMITTED).when(stock.adjust, **adjustment(counted=1)).then(
         StockBelowReserved(5, 3)
     )
+
+
+def test_an_overdue_reservation_does_not_keep_stock_from_being_written_off(given: Any) -> None:
+    shelf = given(STOCK, received(3), held("r1", 1, 2), held("r2", 2, 0, until=LATER))
+    shelf.when(stock.adjust, **adjustment(delta=-1, at=NOW)).then(StockBelowReserved(3, 0))
+    shelf.when(stock.adjust, **adjustment(counted=2, at=SOON)).then(
+        expired("r1", 1, SOON), StockAdjusted(*MUG, -1, "count", None, 2)
+    )
+    shelf.when(stock.adjust, **adjustment(counted=1, at=SOON)).then(StockBelowReserved(3, 1))
 
 
 def test_a_reservation_says_how_much_is_left(given: Any) -> None:
