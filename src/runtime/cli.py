@@ -1,5 +1,6 @@
 """The command `tallybook`: every process of the house is one of its sub-commands."""
 
+import asyncio
 import importlib
 import sys
 from collections.abc import Callable, Coroutine
@@ -90,7 +91,7 @@ def status() -> None:
     from runtime.status import show  # noqa: PLC0415 - see up
 
     configure_logging(line=PLAIN_LINE)
-    _end(show)
+    _end(lambda: asyncio.run(show()))
 
 
 def _serve(module: str) -> None:

@@ -66,8 +66,7 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
     home = Home(wishes.home)
     with locked(home):
         secrets = secrets_of(home)
-        server = _embedded_postgres(home, wishes, ports, secrets)
-        settings = _settings(wishes, ports, secrets, server)
+        settings, server = plan_settings(home, wishes, ports, secrets)
         write_private(home.settings, settings.model_dump_json(indent=2))
         services: list[ChildSpec] = []
         if server:
@@ -88,24 +87,15 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
         await supervise(home, stages)
 
 
-def _embedded_postgres(
+def plan_settings(
     home: Home, wishes: UpSettings, ports: Ports, secrets: Secrets
-) -> EmbeddedPostgres | None:
-    if wishes.database_url and wishes.read_database_url:
-        return None
-    return EmbeddedPostgres(
-        directory=home.postgres,
-        port=ports.postgres,
-        password=secrets.postgres_password,
-        log=home.log("postgres"),
-    )
-
-
-def _settings(
-    wishes: UpSettings, ports: Ports, secrets: Secrets, server: EmbeddedPostgres | None
-) -> Settings:
+) -> tuple[Settings, EmbeddedPostgres | None]:
+    """What the processes are told, and the server that `up` itself must run, if any."""
     given = wishes.model_dump(exclude_none=True)
-    if server:
+    server = None
+    if wishes.database_url is None or wishes.read_database_url is None:
+        password, log = secrets.postgres_password, home.log("postgres")
+        server = EmbeddedPostgres(directory=home.postgres, port=ports.postgres, password=password, log=log)
         service = partial(server.url, user=SERVICE, password=secrets.service_password)
         if wishes.database_url is None:
             given |= {
@@ -118,7 +108,7 @@ def _settings(
     if wishes.kafka_bootstrap_servers is None:
         given |= {"kafka_bootstrap_servers": f"{LOOPBACK}:{ports.broker}"}
         given.setdefault("kafka_recreate_topics", True)
-    return Settings(
+    settings = Settings(
         **given,
         write_port=ports.write[0],
         read_port=ports.read,
@@ -126,6 +116,7 @@ def _settings(
         digest_key=bytes.fromhex(secrets.digest_key),
         tokens=secrets.tokens,
     )
+    return settings, server
 
 
 def process_specs(home: Home, settings: Settings, ports: Ports) -> Sequence[ChildSpec]:
