@@ -17,8 +17,14 @@ from runtime.supervisor import ProcessRecord, records_of
 CONNECT_SECONDS: Final = 5
 
 HEAD: Final = "select coalesce(max(position), 0) from log.events"
-RELAY: Final = f"select 'relay ' || name, ({HEAD}) - position from relay.checkpoint order by name"
-POLICIES: Final = f"select 'policy ' || policy, ({HEAD}) - position from policies.checkpoint order by policy"
+RELAY: Final = """
+    select 'relay ' || name, (select coalesce(max(position), 0) from log.events) - position
+    from relay.checkpoint order by name
+"""
+POLICIES: Final = """
+    select 'policy ' || policy, (select coalesce(max(position), 0) from log.events) - position
+    from policies.checkpoint order by policy
+"""
 BUILDS: Final = """
     select 'build ' || build, context, lane, position
     from read.checkpoints order by build, context, lane
