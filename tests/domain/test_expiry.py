@@ -3,6 +3,7 @@ from typing import Any
 
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import expiry
 from domain.expiry import EXPIRY, ExpiryEvent, ExpiryScheduled, ExpirySettled
@@ -12,19 +13,19 @@ FACTS: dict[str, Any] = {"reservation_id": "r1", "sku": "MUG", "location": "BER"
 SCHEDULED = ExpiryScheduled("r1", "MUG", "BER", DUE)
 
 
-def test_a_wait_is_scheduled_once(given: Any) -> None:
+def test_a_wait_is_scheduled_once(given: type[Given]) -> None:
     given(EXPIRY).when(expiry.schedule, **FACTS).then(SCHEDULED)
     given(EXPIRY, SCHEDULED).when(expiry.schedule, **FACTS).then()
 
 
-def test_a_wait_is_settled_once(given: Any) -> None:
+def test_a_wait_is_settled_once(given: type[Given]) -> None:
     settled = ExpirySettled("r1", "expired")
     given(EXPIRY, SCHEDULED).when(expiry.settle, outcome="expired").then(settled)
     given(EXPIRY, SCHEDULED, settled).when(expiry.settle, outcome="ended_before").then()
     given(EXPIRY, SCHEDULED, settled).when(expiry.schedule, **FACTS).then()
 
 
-def test_what_was_never_scheduled_is_not_settled(given: Any) -> None:
+def test_what_was_never_scheduled_is_not_settled(given: type[Given]) -> None:
     given(EXPIRY).when(expiry.settle, outcome="expired").then()
 
 

@@ -2,12 +2,13 @@ from typing import Any
 
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import lapse
 from domain.lapse import LAPSE, LapseEvent, LapseSettled
 
 
-def test_a_lapse_is_settled_once(given: Any) -> None:
+def test_a_lapse_is_settled_once(given: type[Given]) -> None:
     facts = {"order_id": "o1", "reservation_id": "r1", "outcome": "order_cancelled"}
     settled = LapseSettled("o1", "r1", "order_cancelled")
     given(LAPSE).when(lapse.settle, **facts).then(settled)

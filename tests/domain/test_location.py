@@ -1,4 +1,4 @@
-from typing import Any
+from tests.domain.conftest import Given
 
 from domain import location
 from domain.location import LOCATION, LocationRegistered, LocationTaken, UnknownLocation
@@ -6,16 +6,16 @@ from domain.location import LOCATION, LocationRegistered, LocationTaken, Unknown
 BERLIN = LocationRegistered("BER", "Berlin", "DE")
 
 
-def test_a_location_is_registered_under_a_free_code(given: Any) -> None:
+def test_a_location_is_registered_under_a_free_code(given: type[Given]) -> None:
     given(LOCATION).when(location.register, location="BER", name="Berlin", country="DE").then(BERLIN)
 
 
-def test_a_code_is_registered_once_for_ever(given: Any) -> None:
+def test_a_code_is_registered_once_for_ever(given: type[Given]) -> None:
     again = {"location": "BER", "name": "Bergen", "country": "NO"}
     given(LOCATION, BERLIN).when(location.register, **again).then(LocationTaken("BER"))
 
 
-def test_only_a_registered_location_exists(given: Any) -> None:
+def test_only_a_registered_location_exists(given: type[Given]) -> None:
     given(LOCATION).when(location.must_exist, location="BER").then(UnknownLocation("BER"))
     assert given(LOCATION, BERLIN).when(location.must_exist, location="BER").outcome is None
 

@@ -3,6 +3,7 @@ from typing import Any
 
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import order
 from domain.order import (
@@ -50,20 +51,20 @@ def test_an_order_is_placed_at_the_total_the_customer_saw() -> None:
     assert order.place(**placement()) == [PLACED]
 
 
-def test_an_order_at_another_total_is_told_the_prices_in_force(given: Any) -> None:
+def test_an_order_at_another_total_is_told_the_prices_in_force(given: type[Given]) -> None:
     given(ORDER).when(lambda _state, **facts: order.place(**facts), **placement(Money(4729, "EUR"))).then(
         PriceChanged(Money(4729, "EUR"), TOTAL, (CurrentPrice("MUG", 2, 1990), CurrentPrice("PLATE", 1, 750)))
     )
 
 
-def test_a_placed_order_is_confirmed_once(given: Any) -> None:
+def test_a_placed_order_is_confirmed_once(given: type[Given]) -> None:
     given(ORDER, PLACED).when(order.confirm, **CONFIRMATION).then(CONFIRMED)
     given(ORDER, PLACED, CONFIRMED).when(order.confirm, **CONFIRMATION).then(
         OrderNotOpen(OrderStatus.CONFIRMED)
     )
 
 
-def test_an_order_is_cancelled_once_before_or_after_its_confirmation(given: Any) -> None:
+def test_an_order_is_cancelled_once_before_or_after_its_confirmation(given: type[Given]) -> None:
     given(ORDER, PLACED).when(order.cancel, **CANCELLATION).then(CANCELLED)
     given(ORDER, PLACED, CONFIRMED).when(order.cancel, **CANCELLATION).then(CANCELLED)
     gone = given(ORDER, PLACED, CANCELLED)
@@ -71,7 +72,7 @@ def test_an_order_is_cancelled_once_before_or_after_its_confirmation(given: Any)
     gone.when(order.confirm, **CONFIRMATION).then(OrderNotOpen(OrderStatus.CANCELLED))
 
 
-def test_nothing_happens_to_an_order_that_was_never_placed(given: Any) -> None:
+def test_nothing_happens_to_an_order_that_was_never_placed(given: type[Given]) -> None:
     given(ORDER).when(order.confirm, **CONFIRMATION).then(UnknownOrder(ORDER_ID))
     given(ORDER).when(order.cancel, **CANCELLATION).then(UnknownOrder(ORDER_ID))
 

@@ -3,6 +3,7 @@ from typing import Any
 
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import price
 from domain.price import PRICE, PriceBackdated, PriceSet
@@ -30,35 +31,35 @@ def euros(amount_minor: int, since: datetime, **facts: Any) -> PriceSet:
     return PriceSet("e1", "p1", "v1", "EUR", amount_minor, since, **facts)
 
 
-def test_a_price_is_in_force_from_now_unless_told_otherwise(given: Any) -> None:
+def test_a_price_is_in_force_from_now_unless_told_otherwise(given: type[Given]) -> None:
     given(PRICE).when(price.set_price, **asked(1990)).then(euros(1990, T0))
     later = asked(1990, effective_from=T0 + DAY)
     given(PRICE).when(price.set_price, **later).then(euros(1990, T0 + DAY))
 
 
-def test_a_price_says_what_it_was_reduced_from_and_why(given: Any) -> None:
+def test_a_price_says_what_it_was_reduced_from_and_why(given: type[Given]) -> None:
     facts: dict[str, Any] = {"list_amount_minor": 2490, "reason": "spring sale"}
     given(PRICE).when(price.set_price, **asked(1990, **facts)).then(euros(1990, T0, **facts))
 
 
-def test_a_price_is_never_backdated(given: Any) -> None:
+def test_a_price_is_never_backdated(given: type[Given]) -> None:
     before = asked(effective_from=T0 - timedelta(microseconds=1))
     given(PRICE).when(price.set_price, **before).then(PriceBackdated())
 
 
-def test_a_price_never_begins_before_one_set_for_later(given: Any) -> None:
+def test_a_price_never_begins_before_one_set_for_later(given: type[Given]) -> None:
     scheduled = given(PRICE, euros(1990, T0 + DAY))
     scheduled.when(price.set_price, **asked(1790)).then(PriceBackdated())
     same_instant = asked(1790, effective_from=T0 + DAY)
     scheduled.when(price.set_price, **same_instant).then(euros(1790, T0 + DAY))
 
 
-def test_currencies_do_not_stand_in_each_others_way(given: Any) -> None:
+def test_currencies_do_not_stand_in_each_others_way(given: type[Given]) -> None:
     dollars = PriceSet("e1", "p1", "v1", "USD", 2190, T0)
     given(PRICE, euros(1990, T0 + DAY)).when(price.set_price, **asked(2190, currency="USD")).then(dollars)
 
 
-def test_every_wrong_field_is_named(given: Any) -> None:
+def test_every_wrong_field_is_named(given: type[Given]) -> None:
     given(PRICE).when(price.set_price, **asked(1990, currency="EURO", list_amount_minor=1989)).then(
         InvalidFields(
             (
@@ -69,13 +70,13 @@ def test_every_wrong_field_is_named(given: Any) -> None:
     )
 
 
-def test_a_list_price_may_equal_the_price(given: Any) -> None:
+def test_a_list_price_may_equal_the_price(given: type[Given]) -> None:
     given(PRICE).when(price.set_price, **asked(1990, list_amount_minor=1990)).then(
         euros(1990, T0, list_amount_minor=1990)
     )
 
 
-def test_a_price_is_in_force_from_its_very_instant_until_the_next_one(given: Any) -> None:
+def test_a_price_is_in_force_from_its_very_instant_until_the_next_one(given: type[Given]) -> None:
     first, second = euros(1990, T0), euros(1790, T0 + DAY)
     prices = given(PRICE, first, second).state
     just = timedelta(microseconds=1)

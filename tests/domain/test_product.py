@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import product
 from domain.product import (
@@ -58,37 +59,37 @@ def test_a_draft_says_what_was_given() -> None:
     assert product.draft(**facts) == [ProductDrafted(**facts)]
 
 
-def test_a_variant_is_added_to_a_draft_and_to_a_published_product(given: Any) -> None:
+def test_a_variant_is_added_to_a_draft_and_to_a_published_product(given: type[Given]) -> None:
     large = variant("v2", "MUG-L", {"size": "L"})
     given(PRODUCT, DRAFTED, SMALL).when(product.add_variant, **large).then(LARGE)
     given(PRODUCT, DRAFTED, SMALL, PUBLISHED).when(product.add_variant, **large).then(LARGE)
 
 
-def test_a_variant_needs_its_product(given: Any) -> None:
+def test_a_variant_needs_its_product(given: type[Given]) -> None:
     given(PRODUCT).when(product.add_variant, **variant("v1", "MUG-S", {})).then(UnknownProduct("p1"))
 
 
-def test_two_variants_never_have_the_same_options_in_whatever_order(given: Any) -> None:
+def test_two_variants_never_have_the_same_options_in_whatever_order(given: type[Given]) -> None:
     first = VariantAdded("p1", "v1", "MUG-S", {"size": "S", "colour": "blue"}, 300)
     twin = variant("v2", "MUG-T", {"colour": "blue", "size": "S"})
     given(PRODUCT, DRAFTED, first).when(product.add_variant, **twin).then(OptionsTaken())
 
 
-def test_the_250th_variant_is_the_last(given: Any) -> None:
+def test_the_250th_variant_is_the_last(given: type[Given]) -> None:
     added = [VariantAdded("p1", f"v{n}", f"MUG-{n}", {"n": str(n)}, 1) for n in range(MAX_VARIANTS)]
     last = variant("v249", "MUG-249", {"n": "249"}) | {"weight_g": 1}
     given(PRODUCT, DRAFTED, *added[:-1]).when(product.add_variant, **last).then(added[-1])
     given(PRODUCT, DRAFTED, *added).when(product.add_variant, **variant("x", "X", {})).then(TooManyVariants())
 
 
-def test_a_product_is_published_when_every_variant_has_a_price(given: Any) -> None:
+def test_a_product_is_published_when_every_variant_has_a_price(given: type[Given]) -> None:
     both = given(PRODUCT, DRAFTED, SMALL, LARGE)
     both.when(product.publish, **publication("v1", "v2")).then(PUBLISHED)
     both.when(product.publish, **publication("v2")).then(UnpricedVariants("EUR", ("v1",)))
     both.when(product.publish, **publication()).then(UnpricedVariants("EUR", ("v1", "v2")))
 
 
-def test_what_cannot_be_published(given: Any) -> None:
+def test_what_cannot_be_published(given: type[Given]) -> None:
     given(PRODUCT).when(product.publish, **publication()).then(UnknownProduct("p1"))
     given(PRODUCT, DRAFTED).when(product.publish, **publication()).then(NoVariant())
     given(PRODUCT, DRAFTED, SMALL, PUBLISHED).when(product.publish, **publication("v1")).then(
@@ -96,13 +97,13 @@ def test_what_cannot_be_published(given: Any) -> None:
     )
 
 
-def test_only_a_published_product_is_on_sale(given: Any) -> None:
+def test_only_a_published_product_is_on_sale(given: type[Given]) -> None:
     given(PRODUCT, DRAFTED).when(product.must_be_on_sale, product_id="p1").then(NotPublished("p1"))
     published = given(PRODUCT, DRAFTED, SMALL, PUBLISHED)
     assert published.when(product.must_be_on_sale, product_id="p1").outcome is None
 
 
-def test_a_variant_is_of_its_product_only(given: Any) -> None:
+def test_a_variant_is_of_its_product_only(given: type[Given]) -> None:
     asked = {"product_id": "p1", "variant_id": "v2"}
     given(PRODUCT).when(product.must_have, **asked).then(UnknownProduct("p1"))
     given(PRODUCT, DRAFTED, SMALL).when(product.must_have, **asked).then(UnknownVariant("p1", "v2"))
@@ -112,7 +113,9 @@ def test_a_variant_is_of_its_product_only(given: Any) -> None:
 @pytest.mark.parametrize(
     ("language", "title"), [("de", "Blaue Tasse"), ("en", "Blue mug"), ("fr", "Blaue Tasse")]
 )
-def test_a_title_falls_back_to_the_first_language_there_is(given: Any, language: str, title: str) -> None:
+def test_a_title_falls_back_to_the_first_language_there_is(
+    given: type[Given], language: str, title: str
+) -> None:
     assert given(PRODUCT, DRAFTED).state.title_in(language) == title
 
 

@@ -1,7 +1,6 @@
-from typing import Any
-
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import sku
 from domain.sku import SKU, SkuClaimed, SkuTaken, UnknownSku
@@ -10,16 +9,16 @@ from domain.values import Rejected
 CLAIM = SkuClaimed("MUG", "p1", "v1")
 
 
-def test_a_free_sku_is_claimed_for_a_variant(given: Any) -> None:
+def test_a_free_sku_is_claimed_for_a_variant(given: type[Given]) -> None:
     given(SKU).when(sku.claim, sku="MUG", product_id="p1", variant_id="v1").then(CLAIM)
 
 
-def test_a_sku_is_never_claimed_again_not_even_by_its_owner(given: Any) -> None:
+def test_a_sku_is_never_claimed_again_not_even_by_its_owner(given: type[Given]) -> None:
     given(SKU, CLAIM).when(sku.claim, sku="MUG", product_id="p2", variant_id="v2").then(SkuTaken("MUG"))
     given(SKU, CLAIM).when(sku.claim, sku="MUG", product_id="p1", variant_id="v1").then(SkuTaken("MUG"))
 
 
-def test_a_claimed_sku_names_its_product_and_variant(given: Any) -> None:
+def test_a_claimed_sku_names_its_product_and_variant(given: type[Given]) -> None:
     assert given(SKU, CLAIM).when(sku.owner, sku="MUG").outcome == ("p1", "v1")
     given(SKU).when(sku.owner, sku="MUG").then(UnknownSku("MUG"))
 

@@ -1,7 +1,6 @@
-from typing import Any
-
 from hypothesis import given as sampled
 from hypothesis import strategies as st
+from tests.domain.conftest import Given
 
 from domain import slug
 from domain.slug import SLUG, SlugClaimed, SlugTaken
@@ -10,11 +9,11 @@ from domain.values import Rejected
 CLAIM = SlugClaimed("blue-mug", "p1")
 
 
-def test_a_free_slug_is_claimed_for_a_product(given: Any) -> None:
+def test_a_free_slug_is_claimed_for_a_product(given: type[Given]) -> None:
     given(SLUG).when(slug.claim, slug="blue-mug", product_id="p1").then(CLAIM)
 
 
-def test_a_slug_is_never_claimed_again_not_even_by_its_owner(given: Any) -> None:
+def test_a_slug_is_never_claimed_again_not_even_by_its_owner(given: type[Given]) -> None:
     given(SLUG, CLAIM).when(slug.claim, slug="blue-mug", product_id="p2").then(SlugTaken("blue-mug"))
     given(SLUG, CLAIM).when(slug.claim, slug="blue-mug", product_id="p1").then(SlugTaken("blue-mug"))
 

@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.domain.conftest import Given
 
 from domain import stock
 from domain.stock import (
@@ -76,20 +77,20 @@ FREED = {"reservation_id": "r1", "order_id": "o1", "line_id": "l1"}
 COMMITTED = ReservationCommitted(*MUG, "r1", "o1", "l1", 2)
 
 
-def test_the_first_receipt_replenishes_and_the_next_does_not(given: Any) -> None:
+def test_the_first_receipt_replenishes_and_the_next_does_not(given: type[Given]) -> None:
     facts = {"item": MUG, "qty": 5, "reference": DELIVERY}
     given(STOCK).when(stock.receive, **facts).then(received(5), StockReplenished(*MUG, 5))
     given(STOCK, received(1)).when(stock.receive, **facts).then(received(5))
 
 
-def test_stock_on_hand_has_a_limit(given: Any) -> None:
+def test_stock_on_hand_has_a_limit(given: type[Given]) -> None:
     full = given(STOCK, received(MAX_STOCK_QTY - 1))
     full.when(stock.receive, item=MUG, qty=1, reference=DELIVERY).then(received(1))
     full.when(stock.receive, item=MUG, qty=2, reference=DELIVERY).then(StockLimit())
     full.when(stock.adjust, **adjustment(delta=2)).then(StockLimit())
 
 
-def test_stock_is_adjusted_by_a_difference_or_to_a_count(given: Any) -> None:
+def test_stock_is_adjusted_by_a_difference_or_to_a_count(given: type[Given]) -> None:
     five = given(STOCK, received(5))
     five.when(stock.adjust, **adjustment(delta=-2, reason="damage")).then(
         StockAdjusted(*MUG, -2, "damage", None, None)
@@ -102,12 +103,12 @@ def test_stock_is_adjusted_by_a_difference_or_to_a_count(given: Any) -> None:
 
 
 @pytest.mark.parametrize("facts", [{}, {"delta": 1, "counted": 6}, {"delta": 0, "counted": 0}])
-def test_an_adjustment_says_one_of_difference_and_count(given: Any, facts: dict[str, int]) -> None:
+def test_an_adjustment_says_one_of_difference_and_count(given: type[Given], facts: dict[str, int]) -> None:
     error = FieldError("/delta", "delta_or_counted", "give either delta or counted")
     given(STOCK, received(5)).when(stock.adjust, **adjustment(**facts)).then(InvalidFields((error,)))
 
 
-def test_an_adjustment_of_more_than_100_units_needs_a_note(given: Any) -> None:
+def test_an_adjustment_of_more_than_100_units_needs_a_note(given: type[Given]) -> None:
     plenty = given(STOCK, received(500))
     error = FieldError("/note", "note_required", "more than 100 units")
     plenty.when(stock.adjust, **adjustment(delta=-101)).then(InvalidFields((error,)))
@@ -118,7 +119,7 @@ def test_an_adjustment_of_more_than_100_units_needs_a_note(given: Any) -> None:
     )
 
 
-def test_an_adjustment_never_takes_what_is_reserved_or_committed_or_not_there(given: Any) -> None:
+def test_an_adjustment_never_takes_what_is_reserved_or_committed_or_not_there(given: type[Given]) -> None:
     given(STOCK, received(1)).when(stock.adjust, **adjustment(delta=-2)).then(StockBelowReserved(1, 1))
     given(STOCK, received(5), held("r1", 2, 3)).when(stock.adjust, **adjustment(delta=-4)).then(
         StockBelowReserved(5, 3)
@@ -128,7 +129,7 @@ def test_an_adjustment_never_takes_what_is_reserved_or_committed_or_not_there(gi
     )
 
 
-def test_an_overdue_reservation_does_not_keep_stock_from_being_written_off(given: Any) -> None:
+def test_an_overdue_reservation_does_not_keep_stock_from_being_written_off(given: type[Given]) -> None:
     shelf = given(STOCK, received(3), held("r1", 1, 2), held("r2", 2, 0, until=LATER))
     shelf.when(stock.adjust, **adjustment(delta=-1, at=NOW)).then(StockBelowReserved(3, 0))
     shelf.when(stock.adjust, **adjustment(counted=2, at=SOON)).then(
@@ -137,17 +138,17 @@ def test_an_overdue_reservation_does_not_keep_stock_from_being_written_off(given
     shelf.when(stock.adjust, **adjustment(counted=1, at=SOON)).then(StockBelowReserved(3, 1))
 
 
-def test_a_reservation_says_how_much_is_left(given: Any) -> None:
+def test_a_reservation_says_how_much_is_left(given: type[Given]) -> None:
     given(STOCK, received(5)).when(stock.reserve, **reservation("r1", 2)).then(held("r1", 2, 3))
 
 
-def test_the_last_unit_depletes(given: Any) -> None:
+def test_the_last_unit_depletes(given: type[Given]) -> None:
     given(STOCK, received(5)).when(stock.reserve, **reservation("r1", 5)).then(
         held("r1", 5, 0), StockDepleted(*MUG, 0)
     )
 
 
-def test_what_is_not_there_is_not_reserved(given: Any) -> None:
+def test_what_is_not_there_is_not_reserved(given: type[Given]) -> None:
     given(STOCK).when(stock.reserve, **reservation("r1", 1)).then(
         InsufficientStock((Shortage("MUG", 1, 0, "BER"),))
     )
@@ -156,7 +157,7 @@ def test_what_is_not_there_is_not_reserved(given: Any) -> None:
     )
 
 
-def test_an_overdue_reservation_gives_way_but_only_from_its_very_instant(given: Any) -> None:
+def test_an_overdue_reservation_gives_way_but_only_from_its_very_instant(given: type[Given]) -> None:
     taken = given(STOCK, received(2), held("r1", 2, 0))
     just_before = SOON - timedelta(microseconds=1)
     taken.when(stock.reserve, **reservation("r2", 1, just_before, O2)).then(
@@ -167,7 +168,7 @@ def test_an_overdue_reservation_gives_way_but_only_from_its_very_instant(given: 
     )
 
 
-def test_the_oldest_give_way_first_and_no_more_than_needed(given: Any) -> None:
+def test_the_oldest_give_way_first_and_no_more_than_needed(given: type[Given]) -> None:
     shelf = given(
         STOCK, received(4), held("r1", 2, 2, until=LATER), held("r2", 1, 1), held("r3", 1, 0)
     )  # overdue in the order r2, r3, r1
@@ -184,13 +185,13 @@ def test_the_oldest_give_way_first_and_no_more_than_needed(given: Any) -> None:
     )
 
 
-def test_a_shortage_counts_what_overdue_reservations_would_free(given: Any) -> None:
+def test_a_shortage_counts_what_overdue_reservations_would_free(given: type[Given]) -> None:
     given(STOCK, received(3), held("r1", 2, 1)).when(stock.reserve, **reservation("r2", 4, SOON)).then(
         InsufficientStock((Shortage("MUG", 4, 3, "BER"),))
     )
 
 
-def test_only_the_holder_releases_and_only_once(given: Any) -> None:
+def test_only_the_holder_releases_and_only_once(given: type[Given]) -> None:
     shelf = given(STOCK, received(2), held("r1", 2, 0))
     facts = {"reservation_id": "r1", "reason": "customer"}
     released = ReservationReleased(*MUG, "r1", 2, O1, "customer")
@@ -201,7 +202,7 @@ def test_only_the_holder_releases_and_only_once(given: Any) -> None:
     )
 
 
-def test_the_timer_expires_what_is_overdue_and_still_held(given: Any) -> None:
+def test_the_timer_expires_what_is_overdue_and_still_held(given: type[Given]) -> None:
     shelf = given(STOCK, received(2), held("r1", 2, 0))
     shelf.when(stock.expire, reservation_id="r1", at=NOW).then()
     shelf.when(stock.expire, reservation_id="r1", at=SOON).then(
@@ -210,13 +211,13 @@ def test_the_timer_expires_what_is_overdue_and_still_held(given: Any) -> None:
     shelf.when(stock.expire, reservation_id="r2", at=SOON).then()
 
 
-def test_a_held_reservation_is_committed_even_when_it_is_overdue(given: Any) -> None:
+def test_a_held_reservation_is_committed_even_when_it_is_overdue(given: type[Given]) -> None:
     shelf = given(STOCK, received(2), held("r1", 2, 0))
     shelf.when(stock.commit, **commitment(at=NOW)).then(COMMITTED)
     shelf.when(stock.commit, **commitment(at=LATER)).then(COMMITTED)
 
 
-def test_an_expired_reservation_is_taken_again_if_there_is_stock(given: Any) -> None:
+def test_an_expired_reservation_is_taken_again_if_there_is_stock(given: type[Given]) -> None:
     gone = given(STOCK, received(2), held("r1", 2, 0), expired("r1", 2, SOON))
     gone.when(stock.commit, **commitment(at=LATER)).then(
         held("r9", 2, 0, until=LATER),
@@ -227,7 +228,7 @@ def test_an_expired_reservation_is_taken_again_if_there_is_stock(given: Any) -> 
     sold.when(stock.commit, **commitment(at=SOON)).then(InsufficientStock((Shortage("MUG", 2, 1, "BER"),)))
 
 
-def test_taking_again_expires_what_is_overdue_of_others(given: Any) -> None:
+def test_taking_again_expires_what_is_overdue_of_others(given: type[Given]) -> None:
     others = given(STOCK, received(2), held("r1", 2, 0), expired("r1", 2, SOON), held("r2", 2, 0, O2, SOON))
     others.when(stock.commit, **commitment(at=LATER)).then(
         expired("r2", 2, LATER, O2),
@@ -236,13 +237,13 @@ def test_taking_again_expires_what_is_overdue_of_others(given: Any) -> None:
     )
 
 
-def test_another_holders_reservation_is_not_committed(given: Any) -> None:
+def test_another_holders_reservation_is_not_committed(given: type[Given]) -> None:
     given(STOCK, received(2), held("r1", 2, 0, O2)).when(stock.commit, **commitment()).then(
         UnknownReservation("r1")
     )
 
 
-def test_a_cancelled_order_gives_back_what_is_held_or_committed_or_nothing(given: Any) -> None:
+def test_a_cancelled_order_gives_back_what_is_held_or_committed_or_nothing(given: type[Given]) -> None:
     begun = (received(2), held("r1", 2, 0))
     given(STOCK, *begun).when(stock.free, **FREED).then(
         ReservationReleased(*MUG, "r1", 2, O1, "order_cancelled"), StockReplenished(*MUG, 2)
@@ -254,6 +255,6 @@ def test_a_cancelled_order_gives_back_what_is_held_or_committed_or_nothing(given
     given(STOCK).when(stock.free, **FREED).then()
 
 
-def test_available_is_what_is_on_hand_and_neither_reserved_nor_committed(given: Any) -> None:
+def test_available_is_what_is_on_hand_and_neither_reserved_nor_committed(given: type[Given]) -> None:
     state = given(STOCK, received(9), held("r1", 2, 7), COMMITTED, held("r2", 3, 4, O2)).state
     assert (state.on_hand, state.reserved, state.committed, state.available) == (9, 3, 2, 4)
