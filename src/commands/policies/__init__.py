@@ -3,7 +3,7 @@
 from typing import Final
 
 from commands.policies import when_reservation_expired_cancel_order, when_stock_reserved_expire_reservation
-from commands.policies._policy import Policy
+from commands.policies.policy import Policy
 
 POLICIES: Final[tuple[Policy, ...]] = (
     when_stock_reserved_expire_reservation.POLICY,

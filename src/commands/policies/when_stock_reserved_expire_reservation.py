@@ -3,12 +3,13 @@
 It only makes visible earlier what every decision about that stock would find: nothing depends on it.
 """
 
+from collections.abc import Awaitable
 from typing import Final
 
 from commands._states import Streams
 from commands._stock_items import stock_of, stock_stream
 from commands._transact import Writes, transact
-from commands.policies._policy import Policy, Timer
+from commands.policies.policy import Policy, Timer
 from commands.requests import step
 from commands.shop import Shop
 from domain import expiry, stock
@@ -19,11 +20,15 @@ from domain.stock import StockReserved
 NAME: Final = "when_stock_reserved_expire_reservation"
 
 
-async def react(shop: Shop, recorded: Recorded) -> None:
-    event = recorded.event
-    if not isinstance(event, StockReserved):
-        return
+def react(shop: Shop, recorded: Recorded) -> Awaitable[object] | None:
+    match recorded.event:
+        case StockReserved() as event:
+            return _schedule(shop, recorded, event)
+        case _:
+            return None
 
+
+async def _schedule(shop: Shop, recorded: Recorded, event: StockReserved) -> None:
     def decide(streams: Streams) -> Writes:
         return {
             EXPIRY.stream(recorded.event_id): expiry.schedule(

@@ -28,12 +28,12 @@ async def never_fires(_shop: Shop, _scheduled: Recorded) -> bool:
 class Policy:
     """A process manager. It sees every event, in log order, at least once; each step has effect once.
 
-    - `react` issues the command that an event calls for, if any.
+    - `react` starts the command that an event calls for, if any.
     - `timer` is the fold of the policy's own events into timers.
     - `fire` acts on the event that set a due timer; False leaves the timer standing.
     """
 
     name: str
-    react: Callable[[Shop, Recorded], Awaitable[None]]
+    react: Callable[[Shop, Recorded], Awaitable[object] | None]
     timer: Callable[[Recorded], Timer | None] = no_timer
     fire: Callable[[Shop, Recorded], Awaitable[bool]] = never_fires

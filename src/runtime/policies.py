@@ -1,0 +1,106 @@
+"""Runs the policies: follows the log by position, issues their commands, fires their timers.
+
+A policy's checkpoint and its timers move in one transaction, after the commands of the events before it; a
+command issued again after a crash is a repeat. Any number of processes may run: one wins the compare-and-set.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from psycopg import OperationalError
+
+from commands.policies.policy import Policy
+from commands.ports import Contended, LogFull, LogUnavailable, OutcomeUnknown
+from commands.shop import Shop
+from domain.envelope import Recorded
+from runtime.log.reading import LogReader
+from runtime.policy_store import Checkpoint, PolicyStore
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT: Final = 32
+"""How many commands of one policy are under way at once."""
+TICK_SECONDS: Final = 0.1
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 5.0
+TRANSIENT: Final = (Contended, LogFull, LogUnavailable, OutcomeUnknown, OperationalError)
+
+
+class PolicyRunner:
+    """One policy: its reactions and its timers."""
+
+    def __init__(self, policy: Policy, shop: Shop, reader: LogReader, store: PolicyStore) -> None:
+        self._policy = policy
+        self._shop = shop
+        self._reader = reader
+        self._store = store
+
+    async def follow(self) -> None:
+        """React to every event from the checkpoint on, for ever."""
+        await _for_ever(self._policy.name, self._follow_until_overtaken)
+
+    async def keep_time(self) -> None:
+        """Fire every timer once it is due, for ever."""
+        await _for_ever(self._policy.name, self._fire_due)
+
+    async def _follow_until_overtaken(self) -> None:
+        at = await self._store.checkpoint(self._policy.name)
+        async for batch in self._reader.subscribe(at.position):
+            events = [self._reader.decode(stored) for stored in batch]
+            await self._react(events)
+            timers = [(timer, event.event_id) for event in events if (timer := self._policy.timer(event))]
+            reached = Checkpoint(at.incarnation, events[-1].position, events[-1].event_id)
+            if not await self._store.advance(self._policy.name, at, reached, timers):
+                logger.info("%s: another process is ahead", self._policy.name)
+                return
+            at = reached
+
+    async def _react(self, events: Sequence[Recorded]) -> None:
+        started = (self._policy.react(self._shop, event) for event in events)
+        commands = [command for command in started if command is not None]
+        in_flight = asyncio.Semaphore(IN_FLIGHT)
+
+        async def issue(command: Awaitable[object]) -> None:
+            async with in_flight:
+                await command
+
+        async with asyncio.TaskGroup() as group:
+            for command in commands:
+                group.create_task(issue(command))
+
+    async def _fire_due(self) -> None:
+        while due := await self._store.due(self._policy.name, self._shop.clock.now(), IN_FLIGHT):
+            fired = await asyncio.gather(*(self._fire(*timer) for timer in due), return_exceptions=True)
+            if failures := [failure for failure in fired if isinstance(failure, Exception)]:
+                raise ExceptionGroup("timers that could not be fired", failures)
+            if not any(fired):
+                break
+        await asyncio.sleep(TICK_SECONDS)
+
+    async def _fire(self, stream: str, event_id: str) -> bool:
+        scheduled = await self._reader.event(event_id)
+        if scheduled is None:
+            raise LookupError(f"the log has no event {event_id}, which set the timer of {stream}")
+        fired = await self._policy.fire(self._shop, self._reader.decode(scheduled))
+        if fired:
+            await self._store.done(self._policy.name, stream)
+        return fired
+
+
+async def _for_ever(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Again and again; after a failure later and later, up to a ceiling, and never silently."""
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            await work()
+        except* TRANSIENT as passing:
+            logger.warning("%s tries again in %.2f s: %s", name, pause, passing.exceptions)
+        except* Exception:
+            logger.exception("%s stands still; it tries again in %.2f s", name, pause)
+        else:
+            pause = FIRST_PAUSE_S
+            continue
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)

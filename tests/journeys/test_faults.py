@@ -1,0 +1,76 @@
+"""Kill -9 of relay, projector and broker, in turn, while orders arrive: the read models still equal the log."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from house import Client
+
+pytestmark = pytest.mark.anyio
+
+VICTIMS = ("relay", "projector", "broker")
+ORDERS_PER_FAULT = 30
+RESTART_SECONDS = 20.0
+CONVERGE_SECONDS = 30.0
+
+
+def pid_of(client: Client, name: str) -> int | None:
+    records = json.loads((client.house.home / "processes.json").read_text())
+    return next((record["pid"] for record in records if record["name"] == name), None)
+
+
+@asynccontextmanager
+async def orders_arriving(client: Client, sku: str) -> AsyncIterator[list[str]]:
+    """A steady stream of orders; on leaving, all of them have been answered."""
+    placed: list[str] = []
+
+    async def buy() -> None:
+        while True:
+            answer = await client.order(sku)
+            assert answer.is_success, answer.text
+            placed.append(answer.json()["order_id"])
+
+    async with asyncio.TaskGroup() as group:
+        buyers = [group.create_task(buy()) for _ in range(4)]
+        yield placed
+        for buyer in buyers:
+            buyer.cancel()
+
+
+async def _until_more(placed: list[str], more: int) -> None:
+    target = len(placed) + more
+    async with asyncio.timeout(RESTART_SECONDS):
+        while len(placed) < target:
+            await asyncio.sleep(0.02)
+
+
+async def _until_restarted(client: Client, victim: str, killed: int) -> None:
+    async with asyncio.timeout(RESTART_SECONDS):
+        while pid_of(client, victim) in {None, killed}:
+            await asyncio.sleep(0.05)
+
+
+async def test_read_models_equal_a_fresh_fold_after_every_worker_was_killed(
+    client: Client, differing_rows: object
+) -> None:
+    assert callable(differing_rows)
+    await client.product("FAULT-1", qty=1_000_000)
+    async with orders_arriving(client, "FAULT-1") as placed:
+        for victim in VICTIMS:
+            await _until_more(placed, ORDERS_PER_FAULT)
+            killed = pid_of(client, victim)
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            await _until_more(placed, ORDERS_PER_FAULT)
+            await _until_restarted(client, victim, killed)
+        await _until_more(placed, ORDERS_PER_FAULT)
+    async with asyncio.timeout(CONVERGE_SECONDS):
+        while differing := await differing_rows(client.house):
+            await asyncio.sleep(0.2)
+    assert differing == []
+    for order_id in placed:
+        assert (await client.get("customer", f"/orders/{order_id}")).is_success
