@@ -75,7 +75,7 @@ class Child:
         self._process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+        self.spec.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         bound_log(self.spec.log)
         uid, gid = self.spec.owner or (None, None)
         with self.spec.log.open("ab") as log:
