@@ -1,0 +1,61 @@
+# Needs Python 3.11 or newer, make and git; everything else is installed into .venv/ from the lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+.PHONY: help install up test campaign check lint format lock build
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv/ from the lock; instant when nothing changed
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11; name another: make install PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+		|| { echo "$(PYTHON) cannot make environments; Debian keeps that in the package python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+up: install ## run the whole house in the foreground, services embedded, data in .tallybook/
+	$(BIN)/tallybook up
+
+test: install ## run the quick tests
+	$(PYTEST) -m "not heavy"
+
+campaign: install ## run the tests that take minutes
+	$(PYTEST) -m heavy
+
+check: lint test ## run what CI runs: every check, then the quick tests
+
+lint: install ## check style, types, import contracts and the compose file
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: install ## format the code, mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" pyproject.toml
+
+lock: | $(BIN)/uv ## write the lock files anew; UPGRADE=--upgrade takes newer versions
+	$(COMPILE) $(UPGRADE) --output-file requirements.lock
+	$(COMPILE) --group dev --constraints requirements.lock $(UPGRADE) --output-file requirements-dev.lock
+
+$(BIN)/uv:
+	$(MAKE) install
+
+build: install ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
