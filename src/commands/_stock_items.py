@@ -1,5 +1,7 @@
 """Whose stock is it, and where? What every command on stock reads first."""
 
+from collections.abc import Sequence
+
 from commands._states import Streams
 from domain import location, sku
 from domain.location import LOCATION
@@ -9,11 +11,15 @@ from domain.stock import STOCK, Item, Stock
 
 def item_at(streams: Streams, code: str, place: str) -> Item:
     """The item of a known SKU at a known location, else `UnknownSku` or `UnknownLocation`."""
-    streams.expect(SKU, [code])
-    streams.expect(LOCATION, [place])
+    expect_items(streams, [(code, place)])
     product_id, variant_id = sku.owner(streams.read(SKU, code), sku=code)
     location.must_exist(streams.read(LOCATION, place), location=place)
     return Item(code, place, product_id, variant_id)
+
+
+def expect_items(streams: Streams, items: Sequence[tuple[str, str]]) -> None:
+    streams.expect(SKU, [code for code, _ in items])
+    streams.expect(LOCATION, [place for _, place in items])
 
 
 def stock_of(streams: Streams, code: str, place: str) -> Stock:

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 from commands._reservations import Wanted, expect_stock, refuse_twice, reserved
 from commands._states import Streams
-from commands._stock_items import item_at, stock_of
+from commands._stock_items import expect_items, item_at, stock_of
 from commands._transact import First, Writes, transact
 from commands.ports import Issued, Receipt
 from commands.shop import Shop
@@ -34,6 +34,7 @@ async def reserve_stock(shop: Shop, issued: Issued, command: ReserveStock) -> Re
 
     def decide(streams: Streams) -> Writes | First:
         refuse_twice(places, "/items")
+        expect_items(streams, places)
         expect_stock(streams, places)
         wanted = [
             Wanted(item_at(streams, code, place), item.qty)
