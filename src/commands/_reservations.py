@@ -70,8 +70,9 @@ def expiries_first(streams: Streams, wanted: Sequence[Wanted], at: datetime) -> 
     left = MAX_EXPIRIES
     overdue: dict[str, list[StockEvent]] = {}
     for want in wanted:
-        expiries = stock.overdue(_stock(streams, want.item), qty=want.qty, at=at)
-        overdue[_stream(want.item)] = [*expiries[:left]]
+        state = _stock(streams, want.item)
+        expiries = stock.overdue(state, qty=want.qty, at=at)
+        overdue[_stream(want.item)] = stock.noting_edges(state, [*expiries[:left]], want.item)
         if len(expiries) > left:
             return First(overdue)
         left -= len(expiries)

@@ -259,7 +259,7 @@ class UnknownReservation(Rejected):
 def receive(state: Stock, *, item: Item, qty: int, reference: Reference) -> list[StockEvent]:
     if state.on_hand + qty > MAX_STOCK_QTY:
         raise StockLimit
-    return _noting_edges(state, [StockReceived(*item, qty, reference)], item)
+    return noting_edges(state, [StockReceived(*item, qty, reference)], item)
 
 
 def adjust(
@@ -282,7 +282,7 @@ def adjust(
     available = state.available + sum(event.qty for event in expired)
     if available + change < 0:
         raise StockBelowReserved(state.on_hand, available)
-    return _noting_edges(state, [*expired, StockAdjusted(*item, change, reason, note, counted)], item)
+    return noting_edges(state, [*expired, StockAdjusted(*item, change, reason, note, counted)], item)
 
 
 def change_on_hand(state: Stock, *, delta: int | None, counted: int | None) -> int:
@@ -325,13 +325,13 @@ def reserve(
     if qty > available:
         raise InsufficientStock((Shortage(item.sku, qty, available, item.location),))
     reserved = StockReserved(*item, reservation_id, qty, holder, expires_at, available - qty)
-    return _noting_edges(state, [*expired, reserved], item)
+    return noting_edges(state, [*expired, reserved], item)
 
 
 def release(state: Stock, *, reservation_id: str, holder: Holder, reason: ReleaseReason) -> list[StockEvent]:
     held = _held(state, reservation_id, holder)
     item = _item(state)
-    return _noting_edges(
+    return noting_edges(
         state, [ReservationReleased(*_item(state), reservation_id, held.qty, held.holder, reason)], item
     )
 
@@ -341,7 +341,7 @@ def expire(state: Stock, *, reservation_id: str, at: datetime) -> list[StockEven
     held = state.held.get(reservation_id)
     if held is None or held.expires_at > at:
         return []
-    return _noting_edges(state, [_expired(state, held, at)], _item(state))
+    return noting_edges(state, [_expired(state, held, at)], _item(state))
 
 
 def commit(
@@ -381,13 +381,23 @@ def free(state: Stock, *, reservation_id: str, order_id: str, line_id: str) -> l
         return []
     item = _item(state)
     freed = CommitmentReleased(*item, order_id, line_id, qty, "order_cancelled")
-    return _noting_edges(state, [freed], item)
+    return noting_edges(state, [freed], item)
 
 
 def fold(state: Stock, events: Iterable[StockEvent]) -> Stock:
     for event in events:
         state = evolve(state, event)
     return state
+
+
+def noting_edges(state: Stock, events: list[StockEvent], item: Item) -> list[StockEvent]:
+    """The events, and after them whether the last unit went or the first one came."""
+    after = fold(state, events).available
+    if state.available > 0 >= after:
+        return [*events, StockDepleted(*item, after)]
+    if state.available <= 0 < after:
+        return [*events, StockReplenished(*item, after)]
+    return events
 
 
 def _held(state: Stock, reservation_id: str, holder: Holder) -> Reservation:
@@ -405,13 +415,3 @@ def _item(state: Stock) -> Item:
 
 def _expired(state: Stock, held: Reservation, at: datetime) -> ReservationExpired:
     return ReservationExpired(*_item(state), held.reservation_id, held.qty, held.holder, at)
-
-
-def _noting_edges(state: Stock, events: list[StockEvent], item: Item) -> list[StockEvent]:
-    """The events, and after them whether the last unit went or the first one came."""
-    after = fold(state, events).available
-    if state.available > 0 >= after:
-        return [*events, StockDepleted(*item, after)]
-    if state.available <= 0 < after:
-        return [*events, StockReplenished(*item, after)]
-    return events
