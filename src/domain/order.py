@@ -106,7 +106,7 @@ class UnknownOrder(NotFound):
 class OrderNotOpen(Rejected):
     """The order's state does not allow this."""
 
-    status: OrderStatus
+    order_status: OrderStatus
 
 
 @dataclass(frozen=True, slots=True)

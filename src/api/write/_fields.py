@@ -1,0 +1,80 @@
+"""The types of request fields: strict numbers, and the limits of the domain."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from domain.values import (
+    CURRENCY_EXPONENT,
+    ID_PATTERN,
+    LANG_PATTERN,
+    LOCATION_PATTERN,
+    MAX_AMOUNT_MINOR,
+    MAX_LINE_QTY,
+    MAX_ORDER_LINES,
+    MAX_STOCK_QTY,
+    SKU_PATTERN,
+    SLUG_PATTERN,
+)
+
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+class Fields(BaseModel):
+    """The body of a command. Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoFields(Fields):
+    """A command that says everything in its path. The body may be left out."""
+
+
+def _known_currency(code: str) -> str:
+    if code not in CURRENCY_EXPONENT:
+        raise PydanticCustomError("unknown_currency", "This is not an ISO 4217 currency")
+    return code
+
+
+def _timestamp(given: object) -> datetime:
+    try:
+        if isinstance(given, str) and _RFC_3339.fullmatch(given):
+            return datetime.fromisoformat(given).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise PydanticCustomError("wrong_timestamp", "This is not an RFC 3339 time with at most 6 decimals")
+
+
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Sku = Annotated[str, Field(pattern=SKU_PATTERN)]
+Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
+LocationCode = Annotated[str, Field(pattern=LOCATION_PATTERN)]
+Lang = Annotated[str, Field(pattern=LANG_PATTERN, max_length=35)]
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_timestamp),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+ShortText = Annotated[str, Field(min_length=1, max_length=32)]
+Name = Annotated[str, Field(min_length=1, max_length=80)]
+Line = Annotated[str, Field(min_length=1, max_length=200)]
+Note = Annotated[str, Field(min_length=1, max_length=500)]
+Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+
+LineQty = Annotated[int, Field(strict=True, ge=1, le=MAX_LINE_QTY)]
+StockQty = Annotated[int, Field(strict=True, ge=1, le=MAX_STOCK_QTY)]
+StockCount = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK_QTY)]
+StockDelta = Annotated[int, Field(strict=True, ge=-MAX_STOCK_QTY, le=MAX_STOCK_QTY)]
+Price = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT_MINOR)]
+Total = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT_MINOR)]
+
+_Item = TypeVar("_Item")
+Items = Annotated[list[_Item], Field(min_length=1, max_length=MAX_ORDER_LINES)]
