@@ -12,8 +12,8 @@ from domain import stock
 from domain.stock import STOCK, Holder, InsufficientStock, Item, Shortage, StockEvent
 from domain.values import FieldError, InvalidFields
 
-MAX_EXPIRIES: Final = 500
-"""How many overdue reservations one append may expire."""
+MAX_EXPIRIES: Final = 350
+"""How many overdue reservations one append may expire: leaves room for three events for each of 200 lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,12 +121,13 @@ async def test_a_reservation_is_released_by_its_holder_once(house: House) -> Non
     await house.sells("CUP", qty=5)
     shop = house.shop()
     reserved = await reserve_stock(shop, house.issued(), wanted(("MUG", 2), ("CUP", 5)))
-    reservation_id = reserved.events[0].event.reservation_id  # type: ignore[attr-defined] — StockReserved
+    first = reserved.events[0].event
+    assert isinstance(first, StockReserved)
     items = (("MUG", "MAIN"), ("CUP", "MAIN"))
+    stranger = ReleaseReservation(first.reservation_id, Holder("cart", "c2"), items)
     with pytest.raises(UnknownReservation):
-        stranger = ReleaseReservation(reservation_id, Holder("cart", "c2"), items)
         await release_reservation(shop, house.issued(), stranger)
-    release = ReleaseReservation(reservation_id, CART, items)
+    release = ReleaseReservation(first.reservation_id, CART, items)
     receipt = await release_reservation(house.shop(), house.issued(), release)
     assert written(receipt) == ["reservation.released.v1"] * 2 + ["stock.replenished.v1"]
     with pytest.raises(UnknownReservation):
