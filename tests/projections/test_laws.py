@@ -6,6 +6,7 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -79,6 +80,7 @@ def histories(model: ReadModel[Any]) -> st.SearchStrategy[list[list[Recorded]]]:
     )
 
 
+@cache  # strategies are dear to make
 def _history(stream: str) -> st.SearchStrategy[list[Recorded]]:
     union = UNIONS[category_of(stream)]
     kinds = [events_of(stream, kind) for kind in (get_args(union) or (union,))]
