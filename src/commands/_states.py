@@ -51,8 +51,8 @@ class States:
             self._known.move_to_end(stream)
         return settled
 
-    async def load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> bool:
-        """Bring the streams up to the log. False if that brought nothing new."""
+    async def load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
+        """Bring the streams up to the log."""
         after = {name: known.tip.version if (known := self._known.get(name)) else 0 for name in streams}
         news = await self._log.read_streams(after)
         for name, aggregate in streams.items():
@@ -60,7 +60,10 @@ class States:
             self.advance(news.get(name, ()))
         while len(self._known) > MAX_STATES:
             self._known.popitem(last=False)
-        return any(news.values())
+
+    def moved_on(self, tips: Mapping[str, Tip]) -> bool:
+        """Whether other tips than these are known by now."""
+        return any((known := self._known.get(name)) is None or known.tip != tip for name, tip in tips.items())
 
     def advance(self, events: Iterable[Recorded]) -> None:
         """Apply events that follow what is known; those known already, or too far ahead, are passed over."""

@@ -74,13 +74,10 @@ async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
     """
     deadline = asyncio.get_running_loop().time() + MAX_SECONDS
     plan = await _planned(shop, issued, decide)
-    try:
-        async with shop.turnstiles.through(plan.queue, deadline) as waited:
-            if waited:
-                plan = await _planned(shop, issued, decide)
-            return await _settled(shop, issued, decide, plan, deadline)
-    except TimeoutError:
-        raise Contended from None
+    async with shop.turnstiles.through(plan.queue, deadline):
+        if shop.states.moved_on(plan.streams.tips):
+            plan = await _planned(shop, issued, decide)
+        return await _settled(shop, issued, decide, plan, deadline)
 
 
 async def _settled(shop: Shop, issued: Issued, decide: Decide, plan: _Plan, deadline: float) -> Receipt:
@@ -101,7 +98,8 @@ async def _settled(shop: Shop, issued: Issued, decide: Decide, plan: _Plan, dead
             case Conflict():
                 if asyncio.get_running_loop().time() + pause > deadline:
                     raise Contended
-                if not await shop.states.load(plan.streams.aggregates):
+                await shop.states.load(plan.streams.aggregates)
+                if not shop.states.moved_on(plan.streams.tips):
                     await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 — jitter, not a secret
                     pause = min(2 * pause, LONGEST_PAUSE_S)
                     shop.states.forget(plan.streams.aggregates)

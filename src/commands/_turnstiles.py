@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
+from commands.ports import Contended
+
 MAX_TURNSTILES: Final = 8
 """A command that writes more streams than this queues at the first of them only."""
 
@@ -18,16 +20,14 @@ class Turnstiles:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def through(self, streams: Iterable[str], deadline: float) -> AsyncIterator[bool]:
-        """Hold the streams' turnstiles; yields whether it had to wait. `TimeoutError` at the deadline.
-
-        `deadline` is in seconds of the running loop's clock.
-        """
+    async def through(self, streams: Iterable[str], deadline: float) -> AsyncIterator[None]:
+        """Hold the streams' turnstiles. `Contended` at the deadline, by the running loop's clock."""
         async with AsyncExitStack() as held:
-            waited = False
-            async with asyncio.timeout_at(deadline):
-                for name in sorted(streams)[:MAX_TURNSTILES]:
-                    lock = self._locks.setdefault(name, asyncio.Lock())
-                    waited |= lock.locked()
-                    await held.enter_async_context(lock)
-            yield waited
+            try:
+                async with asyncio.timeout_at(deadline):
+                    for name in sorted(streams)[:MAX_TURNSTILES]:
+                        lock = self._locks.setdefault(name, asyncio.Lock())
+                        await held.enter_async_context(lock)
+            except TimeoutError:
+                raise Contended from None
+            yield

@@ -1,7 +1,7 @@
 """One log in memory and any number of shops on it, each of which knows only what it has loaded itself."""
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -34,19 +34,27 @@ E = TypeVar("E")
 
 
 class WatchedLog(MemoryLog):
-    """Remembers what it was given, and what it recorded of that."""
+    """Remembers what it was given, what it recorded of that, and what it was asked for."""
 
     def __init__(self, clock: FixedClock) -> None:
         super().__init__(clock)
         self.given: list[tuple[Append, Verdict]] = []
         self.recorded: list[Recorded] = []
+        self.read: list[Mapping[str, int]] = []
+        self.answers = True
 
     async def append(self, append: Append) -> Verdict:
         verdict = await super().append(append)
         self.given.append((append, verdict))
         if isinstance(verdict, Appended):
             self.recorded += verdict.events
+        if not self.answers:
+            raise TimeoutError("the answer is lost")
         return verdict
+
+    async def read_streams(self, after: Mapping[str, int]) -> Mapping[str, Sequence[Recorded]]:
+        self.read.append(after)
+        return await super().read_streams(after)
 
 
 class House:
