@@ -27,7 +27,7 @@ def digest(key: bytes, principal: str, idempotency_key: str) -> bytes:
 
 def fingerprint(key: bytes, operation: str, path: str, body: Any) -> bytes:  # noqa: ANN401 — any JSON value
     """32 bytes for what a request says: its operation, path and body, whatever the order of its fields."""
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return _mac(key, b"body", operation.encode(), path.encode(), canonical.encode())
 
 
