@@ -1,0 +1,55 @@
+"""The domain needs nothing but the standard library."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tree import SRC, modules
+
+IMPORT_EVERYTHING = """
+import json, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+import domain
+for module in pkgutil.walk_packages(domain.__path__, "domain."):
+    __import__(module.name)
+print(json.dumps([name for name, module in sys.modules.items() if getattr(module, "__file__", None)]))
+"""
+
+
+def foreign_imports(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                roots = [alias.name.split(".")[0] for alias in names]
+            case ast.ImportFrom(module=str(module), level=0):
+                roots = [module.split(".")[0]]
+            case _:
+                continue
+        yield from (root for root in roots if root != "domain" and root not in sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", modules("domain"), ids=lambda path: path.name)
+def test_a_noun_imports_only_the_standard_library(path: Path) -> None:
+    assert list(foreign_imports(path.read_text())) == []
+
+
+def test_a_foreign_import_is_seen_wherever_it_stands() -> None:
+    planted = "import json\ndef late():\n    import msgspec.json\n    from pydantic import BaseModel\n"
+    assert list(foreign_imports(planted)) == ["msgspec", "pydantic"]
+
+
+def test_the_domain_loads_without_any_installed_package() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", IMPORT_EVERYTHING, str(SRC)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    roots = {name.split(".")[0] for name in json.loads(loaded)}
+    assert "domain" in roots
+    assert roots - {"domain", "__main__"} <= sys.stdlib_module_names
