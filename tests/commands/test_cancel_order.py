@@ -1,13 +1,13 @@
 from datetime import timedelta
 
 import pytest
+from tests.commands.conftest import House, only, ordered, written
 
 from commands.cancel_order import CancelOrder, cancel_order
 from commands.confirm_order import ConfirmOrder, confirm_order
 from commands.ports import StaleVersion
 from domain.order import OrderCancelled, OrderNotOpen, UnknownOrder
 from domain.stock import CommitmentReleased, ReservationReleased
-from tests.commands.conftest import House, only, ordered, written
 
 pytestmark = pytest.mark.anyio
 

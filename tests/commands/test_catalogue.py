@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from tests.commands.conftest import T0, House, only, written
 
 from commands.add_variant import AddVariant, add_variant
 from commands.draft_product import DraftProduct, draft_product
@@ -24,7 +25,6 @@ from domain.product import (
 )
 from domain.sku import SkuClaimed, SkuTaken
 from domain.slug import SlugClaimed, SlugTaken
-from tests.commands.conftest import T0, House, only, written
 
 pytestmark = pytest.mark.anyio
 

@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import pytest
+from tests.commands.conftest import T0, House, only, ordered, written
 
 from commands.confirm_order import ConfirmOrder, confirm_order
 from commands.ports import MAX_EVENTS_PER_APPEND, Appended, StaleVersion
@@ -8,7 +9,6 @@ from commands.reserve_stock import ReservedItem, ReserveStock, reserve_stock
 from domain.order import OrderConfirmed, OrderNotOpen, OrderPlaced, UnknownOrder
 from domain.stock import Holder, InsufficientStock, ReservationCommitted, Shortage, StockReserved
 from domain.values import MAX_ORDER_LINES
-from tests.commands.conftest import T0, House, only, ordered, wants, written
 
 pytestmark = pytest.mark.anyio
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from tests.commands.conftest import DELIVERY, T0, House, only, written
 
 from commands.adjust_stock import AdjustStock, adjust_stock
 from commands.ports import StaleVersion
@@ -23,7 +24,6 @@ from domain.stock import (
     UnknownReservation,
 )
 from domain.values import InvalidFields
-from tests.commands.conftest import DELIVERY, T0, House, only, written
 
 pytestmark = pytest.mark.anyio
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.commands.conftest import T0, House, once, only, ordered, wants, written
 
 from commands.place_order import place_order
 from commands.reserve_stock import ReservedItem, ReserveStock, reserve_stock
@@ -11,7 +12,6 @@ from domain.product import NotPublished
 from domain.sku import UnknownSku
 from domain.stock import Holder, InsufficientStock, Shortage, StockReserved
 from domain.values import InvalidFields, Money
-from tests.commands.conftest import T0, House, once, only, ordered, wants, written
 
 pytestmark = pytest.mark.anyio
 
