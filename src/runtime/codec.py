@@ -1,0 +1,83 @@
+"""Events and their metadata as stored bytes: JSON, field by field, one decoder a stored name.
+
+A field that this code does not know is passed over when reading: a later release added it, as optional.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+import domain
+from domain.envelope import Metadata
+from domain.values import Event
+
+_encoder = msgspec.json.Encoder()
+_metadata = msgspec.json.Decoder(Metadata)
+_decoders = {name: msgspec.json.Decoder(event) for name, event in domain.EVENTS.items()}
+
+
+class UnknownEvent(ValueError):
+    """A stored name that this code does not know: it was written by a later release, or by another shop."""
+
+
+def encode(value: Event | Metadata) -> bytes:
+    """ValueError if a time in it is naive."""
+    _require_aware(value)
+    return _encoder.encode(value)
+
+
+def decode(stored_name: str, data: bytes) -> Event:
+    """`UnknownEvent`; msgspec.ValidationError or ValueError if the bytes are not such an event."""
+    decoder = _decoders.get(stored_name)
+    if decoder is None:
+        raise UnknownEvent(f"no event of this code has the stored name {stored_name!r}")
+    event: Event = decoder.decode(data)
+    _require_aware(event)
+    return event
+
+
+def decode_metadata(metadata: bytes) -> Metadata:
+    decoded = _metadata.decode(metadata)
+    _require_aware(decoded)
+    return decoded
+
+
+def _require_aware(value: Any) -> None:  # noqa: ANN401 - any dataclass
+    for name, check in _times(type(value)):
+        check(name, getattr(value, name))
+
+
+@cache
+def _times(kind: Any) -> tuple[tuple[str, Callable[[str, Any], None]], ...]:
+    """The fields of a dataclass that hold a time, somewhere, with what checks them."""
+    hints = get_type_hints(kind)
+    checked = ((field.name, _check_of(hints[field.name])) for field in fields(kind))
+    return tuple((name, check) for name, check in checked if check)
+
+
+def _check_of(hint: Any) -> Callable[[str, Any], None] | None:  # noqa: ANN401 - any annotation
+    if hint is datetime:
+        return _refuse_naive
+    if is_dataclass(hint) and isinstance(hint, type):
+        return (lambda _, value: _require_aware(value)) if _times(hint) else None
+    inner = [check for part in get_args(hint) if (check := _check_of(part))]
+    return _check_parts if inner else None
+
+
+def _refuse_naive(name: str, value: Any) -> None:  # noqa: ANN401 - decoded
+    if value.tzinfo is None:
+        raise ValueError(f"{name} has no time zone: {value}")
+
+
+def _check_parts(name: str, value: Any) -> None:  # noqa: ANN401 - an optional, or a tuple
+    if isinstance(value, datetime):
+        _refuse_naive(name, value)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            _check_parts(name, part)
+    elif is_dataclass(value):
+        _require_aware(value)

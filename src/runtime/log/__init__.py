@@ -1,0 +1,1 @@
+"""The log: its writer, its reader, and its twin in memory."""

@@ -1,0 +1,211 @@
+"""Reading the log: by position, by lane, by stream, and as it grows."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from domain import CONTEXTS
+from domain.envelope import NO_EVENT, Mark, Recorded
+from runtime.codec import decode, decode_metadata
+from runtime.postgres import Pool, connect, open_pool
+
+logger = logging.getLogger(__name__)
+
+CHANNEL: Final = "tallybook_log"
+POOL_SIZE: Final = 4
+BATCH_EVENTS: Final = 1_000
+POLL_S: Final = 0.1
+"""How long a subscription sleeps at most: what a lost notification costs."""
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+
+COLUMNS: Final[LiteralString] = (
+    "e.position, e.stream, e.version, e.event_id::text, e.type, e.context, e.lane, e.data, e.metadata,"
+    " e.recorded_at"
+)
+_PREVIOUS: Final[LiteralString] = (
+    ", coalesce((select p.position from log.events p where p.context = e.context and p.lane = e.lane"
+    " and p.position < e.position order by p.position desc limit 1), 0)"
+)
+_SELECT: Final[LiteralString] = "select " + COLUMNS + _PREVIOUS + " from log.events e "
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A row of the log, its bytes untouched.
+
+    `previous` is the position of the event before it in the same (context, lane), 0 when there is none.
+    """
+
+    position: int
+    stream: str
+    version: int
+    event_id: str
+    type: str
+    context: str
+    lane: int
+    data: bytes
+    metadata: bytes
+    recorded_at: datetime
+    previous: int
+
+
+def recorded_of(row: Sequence[Any]) -> Recorded:
+    """The event of a row of `COLUMNS`."""
+    position, stream, version, event_id, type_, context, lane, data, metadata, recorded_at, *_ = row
+    return Recorded(
+        position,
+        stream,
+        version,
+        event_id,
+        context,
+        lane,
+        decode(type_, data),
+        decode_metadata(metadata),
+        recorded_at,
+    )
+
+
+class LogReader:
+    def __init__(self, pool: Pool, url: str, role: str) -> None:
+        self._pool = pool
+        self._url = url
+        self._role = role
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, role: str = "tallybook_reader") -> AsyncIterator["LogReader"]:
+        async with open_pool(url, role, size=POOL_SIZE, autocommit=True) as pool:
+            yield cls(pool, url, role)
+
+    def decode(self, stored: StoredEvent) -> Recorded:
+        return Recorded(
+            stored.position,
+            stored.stream,
+            stored.version,
+            stored.event_id,
+            stored.context,
+            stored.lane,
+            decode(stored.type, stored.data),
+            decode_metadata(stored.metadata),
+            stored.recorded_at,
+        )
+
+    async def incarnation(self) -> str:
+        [(incarnation,)] = await self._rows(
+            "select id::text from log.incarnations order by from_position desc, timeline desc limit 1", ()
+        )
+        return str(incarnation)
+
+    async def lanes(self) -> int:
+        [(lanes,)] = await self._rows("select lanes from log.settings", ())
+        return int(lanes)
+
+    async def head(self) -> Mark:
+        """Position 0 when the log is empty."""
+        rows = await self._rows(
+            "select position, event_id::text from log.events order by position desc limit 1", ()
+        )
+        return Mark(*rows[0]) if rows else Mark(0, NO_EVENT)
+
+    async def heads(self) -> Mapping[tuple[str, int], Mark]:
+        """The last event of each (context, lane) that has one: one look-up in the index each."""
+        rows = await self._rows(
+            "select c.context, l.lane, t.position, t.event_id::text"
+            " from unnest(%s::text[]) as c (context)"
+            " cross join (select generate_series(0, lanes - 1)::smallint as lane from log.settings) l"
+            " cross join lateral (select e.position, e.event_id from log.events e"
+            "   where e.context = c.context and e.lane = l.lane order by e.position desc limit 1) t",
+            (sorted(set(CONTEXTS.values())),),
+        )
+        return {(context, lane): Mark(position, event_id) for context, lane, position, event_id in rows}
+
+    async def read(self, after: int, limit: int = BATCH_EVENTS) -> list[StoredEvent]:
+        """In the order of the log."""
+        return await self._events(
+            _SELECT + "where e.position > %s order by e.position limit %s", (after, limit)
+        )
+
+    async def read_lane(
+        self, context: str, lane: int, *, after: int, upto: int, limit: int = BATCH_EVENTS
+    ) -> list[StoredEvent]:
+        """The events of a (context, lane) after one position, up to another."""
+        return await self._events(
+            _SELECT + "where e.context = %s and e.lane = %s and e.position > %s and e.position <= %s"
+            " order by e.position limit %s",
+            (context, lane, after, upto, limit),
+        )
+
+    async def read_stream(self, stream: str, *, after_version: int = 0, limit: int) -> list[StoredEvent]:
+        return await self._events(
+            _SELECT + "where e.stream = %s and e.version > %s order by e.version limit %s",
+            (stream, after_version, limit),
+        )
+
+    async def event(self, event_id: str) -> StoredEvent | None:
+        events = await self._events(_SELECT + "where e.event_id = %s::uuid", (event_id,))
+        return events[0] if events else None
+
+    async def subscribe(self, after: int, limit: int = BATCH_EVENTS) -> AsyncIterator[list[StoredEvent]]:
+        """Batches of events after a position, for ever. A connection that breaks is made again."""
+        woken = asyncio.Event()
+        listening = asyncio.create_task(self._listen(woken), name="listen to the log")
+        pause = FIRST_PAUSE_S
+        try:
+            while True:
+                woken.clear()
+                try:
+                    batch = await self.read(after, limit)
+                except (psycopg.OperationalError, PoolTimeout) as away:
+                    logger.warning("the log cannot be read, again in %.1f s: %s", pause, away)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_S)
+                    continue
+                pause = FIRST_PAUSE_S
+                if batch:
+                    after = batch[-1].position
+                    yield batch
+                else:
+                    await _first_of(woken, POLL_S)
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _listen(self, woken: asyncio.Event) -> None:
+        """Only saves the wait for the next poll; whatever happens to it costs no event."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                async with connect(self._url, self._role) as connection:
+                    await connection.execute(f"listen {CHANNEL}")
+                    woken.set()
+                    pause = FIRST_PAUSE_S
+                    async for _ in connection.notifies():
+                        woken.set()
+            except psycopg.OperationalError as lost:
+                logger.warning("does not hear the log, again in %.1f s: %s", pause, lost)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _events(self, query: LiteralString, parameters: Sequence[object]) -> list[StoredEvent]:
+        return [StoredEvent(*row) for row in await self._rows(query, parameters)]
+
+    async def _rows(self, query: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(query, parameters)
+            return await cursor.fetchall()
+
+
+async def _first_of(woken: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await woken.wait()
+    except TimeoutError:
+        return

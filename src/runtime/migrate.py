@@ -1,0 +1,69 @@
+"""Brings a database to the schema of this release: files of SQL, in the order of their names, each once.
+
+`NNNN_what.pre.sql` may run while the release before still serves, `….post.sql` when it does not any more.
+"""
+
+import hashlib
+import logging
+from importlib.resources import files
+from typing import Final
+
+from psycopg import AsyncConnection
+
+from runtime.process import CannotStart
+from runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S: Final = 10
+DEFAULT_LANES: Final = 8
+
+
+class ChangedMigration(CannotStart):
+    """A file that has been applied to this database was changed since."""
+
+
+async def run(settings: Settings) -> None:
+    await migrate(settings.migration_database_url, "log")
+    await migrate(settings.read_migration_database_url, "read")
+
+
+async def migrate(url: str, schema: str, *, lanes: int = DEFAULT_LANES) -> list[str]:
+    """Apply what is missing of `migrations/<schema>`; the names of what was applied.
+
+    `lanes` counts when the log is made, and never again. Several may try at once.
+    """
+    folder = files("runtime") / "migrations" / schema
+    texts = {entry.name: entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".sql")}
+    applied = []
+    async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_S) as connection:
+        await connection.execute("select set_config('tallybook.lanes', %s, false)", (str(lanes),))
+        for name in sorted(texts):
+            if await _apply(connection, schema, name, texts[name]):
+                logger.info("applied %s/%s", schema, name)
+                applied.append(name)
+    return applied
+
+
+async def _apply(connection: AsyncConnection, schema: str, name: str, text: str) -> bool:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(2047, 0)")
+        await connection.execute("create schema if not exists migrations")
+        await connection.execute(
+            "create table if not exists migrations.applied (schema text, name text, sha256 text not null,"
+            " applied_at timestamptz not null default now(), primary key (schema, name))"
+        )
+        found = await connection.execute(
+            "select sha256 from migrations.applied where schema = %s and name = %s", (schema, name)
+        )
+        if row := await found.fetchone():
+            if row != (digest,):
+                raise ChangedMigration(f"{schema}/{name} was applied with other contents: restore the file")
+            return False
+        await connection.execute(text.encode())
+        await connection.execute(
+            "insert into migrations.applied (schema, name, sha256) values (%s, %s, %s)",
+            (schema, name, digest),
+        )
+    return True

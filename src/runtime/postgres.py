@@ -1,0 +1,70 @@
+"""Connections to PostgreSQL: each takes its role, and no wait on one is endless."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+Connection = AsyncConnection[TupleRow]
+Pool = AsyncConnectionPool[Connection]
+
+CONNECT_S: Final = 5
+POOL_WAIT_S: Final = 10.0
+# As on the roles (migrations/log/0001): taking a role does not apply what is set on it.
+TIME_OUTS: Final = {
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "transaction_timeout": "60s",
+    "idle_in_transaction_session_timeout": "30s",
+}
+
+
+def arguments(role: str, **settings: str) -> dict[str, Any]:
+    """Keyword arguments for psycopg's connect: the role, its time-outs, further settings, keep-alives."""
+    options = " ".join(
+        f"-c {name}={value}" for name, value in ({"role": role} | TIME_OUTS | settings).items()
+    )
+    return {
+        "options": options,
+        "application_name": role,
+        "connect_timeout": CONNECT_S,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+
+
+@asynccontextmanager
+async def connect(url: str, role: str, **settings: str) -> AsyncIterator[Connection]:
+    """A connection in autocommit mode. Raises psycopg's OperationalError."""
+    connection = await AsyncConnection.connect(url, autocommit=True, **arguments(role, **settings))
+    async with connection:
+        yield connection
+
+
+@asynccontextmanager
+async def open_pool(
+    url: str,
+    role: str,
+    *,
+    size: int,
+    autocommit: bool = False,
+    configure: Callable[[Connection], Awaitable[None]] | None = None,
+) -> AsyncIterator[Pool]:
+    """Up to `size` connections, made when they are needed; who finds none free waits for `POOL_WAIT_S`."""
+    pool: Pool = AsyncConnectionPool(
+        url,
+        connection_class=Connection,
+        kwargs={"autocommit": autocommit, **arguments(role)},
+        min_size=0,
+        max_size=size,
+        timeout=POOL_WAIT_S,
+        configure=configure,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    )
+    async with pool:
+        yield pool
