@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from functools import cache
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -90,7 +91,7 @@ def make_app(
     for router in included:
         app.include_router(router, prefix=PREFIX)
     app.include_router(_health(around))
-    vars(app)["openapi"] = lambda: document(title, included)
+    vars(app)["openapi"] = cache(lambda: document(title, included))
     return app
 
 
@@ -100,8 +101,9 @@ def document(title: str, routers: Iterable[APIRouter]) -> dict[str, Any]:
     for router in routers:
         app.include_router(router, prefix=PREFIX)
     made = get_openapi(title=title, version="1", routes=app.routes)
-    components = made.setdefault("components", {})
-    components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    problems = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    components = made["components"]
+    components["schemas"] |= {**problems.pop("$defs"), "Problem": problems}
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     made["security"] = [{"bearer": []}]
     return made
@@ -141,7 +143,7 @@ def _trace_id(request: Request) -> str:
 
 def _refusal_handler(refusals: Refusals) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
     async def handle(request: Request, refusal: Exception) -> Response:
-        kind = refusals.get(type(refusal))
+        kind = next((refusals[base] for base in type(refusal).__mro__ if base in refusals), None)
         if kind is None:
             return await _unexpected(request, refusal)
         if kind.status >= INTERNAL_ERROR.status:

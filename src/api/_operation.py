@@ -31,6 +31,7 @@ from api.problems import (
 
 ALWAYS: Final = (
     UNKNOWN_PARAMETER,
+    REPEATED_PARAMETER,
     REPEATED_HEADER,
     UNAUTHENTICATED,
     FORBIDDEN,
@@ -166,6 +167,14 @@ def _refuse_unknown_parameters(request: Request, allowed: Mapping[str, bool]) ->
             raise Refused(REPEATED_PARAMETER, f"{name} stands here more than once.", parameter=name)
 
 
+class WrongField(BaseModel):
+    """`pointer`: a JSON pointer into the body; a path or query parameter stands beside its fields."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
 class Problem(BaseModel):
     """RFC 9457. Further members are the facts that the code promises."""
 
@@ -176,3 +185,4 @@ class Problem(BaseModel):
     code: str
     retryable: bool
     trace_id: str
+    errors: list[WrongField] = []

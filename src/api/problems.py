@@ -67,6 +67,7 @@ IF_MATCH_REQUIRED: Final = Kind("if_match_required", 428)
 INTERNAL_ERROR: Final = Kind("internal_error", 500)
 OVERLOADED: Final = Kind("overloaded", 503, retry_after_s=1)
 TIMED_OUT: Final = Kind("timed_out", 503, retry_after_s=1)
+UNAVAILABLE: Final = Kind("unavailable", 503, retry_after_s=2)
 
 Refusals = Mapping[type[Exception], Kind]
 

@@ -1,0 +1,25 @@
+"""The audit door: history."""
+
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+
+from api._app import make_app
+from api.audit._query import REFUSALS
+from api.audit.events import events
+from api.audit.ports import History
+from api.audit.streams import streams
+from api.ports import Surroundings
+from api.problems import UNAVAILABLE
+
+TITLE: Final = "Tallybook: the audit door"
+ROUTERS: Final[tuple[APIRouter, ...]] = (streams, events)
+REQUEST_SECONDS: Final = 20.0
+
+
+def create_app(
+    history: History, around: Surroundings, *, unavailable: tuple[type[Exception], ...] = ()
+) -> FastAPI:
+    """`unavailable`: what `history` raises when it cannot be asked."""
+    refusals = {**REFUSALS, **dict.fromkeys(unavailable, UNAVAILABLE)}
+    return make_app(TITLE, ROUTERS, refusals, around, request_seconds=REQUEST_SECONDS, history=history)

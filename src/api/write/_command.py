@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api._operation import Operation, header, operation
+from api._operation import WITH_BODY, Operation, header, operation
 from api.auth import Principal, Scope
 from api.etags import version_of
 from api.problems import (
@@ -74,6 +74,7 @@ def command(
 ) -> dict[str, Any]:
     """The arguments of a command's route. `if_match`: it acts on an aggregate of a certain version."""
     problems = [
+        *WITH_BODY,
         MISSING_IDEMPOTENCY_KEY,
         INVALID_IDEMPOTENCY_KEY,
         *ALWAYS_REFUSED.values(),

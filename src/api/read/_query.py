@@ -1,0 +1,118 @@
+"""How a request becomes a question, and an answer a response."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from fastapi import APIRouter, Depends
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import consistency, etags
+from api._operation import Operation, header, operation
+from api.auth import Scope
+from api.problems import DOMAIN_REFUSALS, INVALID_CONSISTENCY_TOKEN, UNAVAILABLE, Kind, Refusals
+from domain.values import Rejected
+from projections import ports
+from projections.ports import Answer, Ask, Rows
+
+Row = TypeVar("Row")
+
+ALWAYS_REFUSED: Final[Refusals] = {
+    ports.NotYetApplied: Kind("not_yet_applied", 425, retry_after_s=1),
+    ports.ForeignToken: Kind("foreign_token", 409),
+}
+REFUSALS: Final[Refusals] = {**DOMAIN_REFUSALS, **ALWAYS_REFUSED}
+
+REVALIDATED: Final = "private, max-age=0, must-revalidate"
+NOT_STORED: Final = "private, no-store"
+
+_PARAMETERS: Final = (
+    header(consistency.HEADER, "From an answer: wait until this answer's effect is seen."),
+    header(
+        "Prefer",
+        f"`wait=<seconds>`: how long to wait for the token, {consistency.DEFAULT_WAIT_S} if not said, "
+        f"at most {consistency.MAX_WAIT_S}.",
+    ),
+    header("If-None-Match", "An ETag: 304 if the answer is still the same."),
+    header("traceparent", "W3C Trace Context."),
+)
+_ANSWER_HEADERS: Final = {
+    "ETag": "For If-None-Match here; the write door's If-Match takes the field `version`.",
+    consistency.HEADER: "The positions at which the answer holds.",
+}
+
+
+def router() -> APIRouter:
+    return APIRouter(route_class=Operation)
+
+
+def query(
+    name: str,
+    *,
+    summary: str,
+    scope: Scope,
+    answer: type[Any],
+    refusals: Iterable[type[Rejected]] = (),
+) -> dict[str, Any]:
+    """The arguments of a query's route."""
+    problems = [
+        INVALID_CONSISTENCY_TOKEN,
+        UNAVAILABLE,
+        *ALWAYS_REFUSED.values(),
+        *(DOMAIN_REFUSALS[refusal] for refusal in refusals),
+    ]
+    arguments = operation(
+        name,
+        summary=summary,
+        scope=scope,
+        answer=answer,
+        problems=problems,
+        parameters=_PARAMETERS,
+        answer_headers=_ANSWER_HEADERS,
+    )
+    arguments["responses"][304] = {"description": "Still what If-None-Match names."}
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCall:
+    rows: Rows
+    ask: Ask
+    if_none_match: str | None
+
+
+async def _call_of(request: Request) -> QueryCall:
+    headers = request.headers
+    token = headers.get(consistency.HEADER)
+    ask = Ask()
+    if token is not None:
+        prefer = ",".join(headers.getlist("prefer"))
+        ask = Ask(consistency.decode(token), consistency.wait_of(prefer))
+    given = headers.getlist("if-none-match")
+    return QueryCall(request.app.state.rows, ask, ",".join(given) if given else None)
+
+
+Call = Annotated[QueryCall, Depends(_call_of)]
+
+
+class Rendering(Generic[Row]):
+    """How one shape of answer becomes JSON."""
+
+    def __init__(self, shape: type[Any], *, cache: str) -> None:
+        self._adapter = TypeAdapter(shape)
+        self._cache = cache
+
+    def answered(self, call: QueryCall, answer: Answer[Row], keys: Sequence[str], value: object) -> Response:
+        """`keys`: of the answer's rows, in their order. 304 if the caller has this already."""
+        revisions = [row.revision for row in answer.rows]
+        etag = etags.of_rows(answer.build, zip(keys, revisions, strict=True))
+        headers = {
+            "ETag": etag,
+            "Cache-Control": self._cache,
+            consistency.HEADER: consistency.encode(answer.at),
+        }
+        if not etags.none_match(call.if_none_match, etag):
+            return Response(status_code=304, headers=headers)
+        return Response(self._adapter.dump_json(value), 200, headers, "application/json")

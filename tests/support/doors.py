@@ -1,0 +1,145 @@
+"""A client that checks every answer against the door's document, and a write door over the log in memory."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from api.auth import SCOPES, Tokens
+from api.ports import Surroundings
+from api.write import create_app
+from commands.ports import Rules
+from commands.shop import Shop
+from runtime.ids import CountingIds, FixedClock
+from runtime.log.memory import MemoryLog
+from runtime.openapi import documents
+from runtime.telemetry import DoorTelemetry
+
+T0: Final = datetime(2026, 3, 1, tzinfo=UTC)
+TOKENS: Final[dict[str, str]] = {role: f"token-of-{role}" for role in SCOPES}
+PRODUCT: Final = {"slug": "tea", "title": {"en": "Tea"}, "tax_class": "standard"}
+INITIAL: Final = {"type": "initial", "id": "count"}
+
+
+def surroundings(wrong: Mapping[str, str | None] | None = None) -> Surroundings:
+    async def ready() -> Mapping[str, str | None]:
+        return wrong or {"log": None}
+
+    return Surroundings(Tokens(TOKENS), CountingIds().new, DoorTelemetry(CollectorRegistry()), ready)
+
+
+DOCUMENTS: Final = documents()
+
+
+class Caller:
+    """Sends requests; what comes back must be something the door's OpenAPI document promises."""
+
+    def __init__(self, app: FastAPI, document: dict[str, Any]) -> None:
+        self.app = app
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://door")
+        self._paths = {
+            re.compile(re.sub(r"\{\w+\}", "[^/]+", path)): operations
+            for path, operations in document["paths"].items()
+        }
+
+    async def send(self, method: str, path: str, role: str | None = "admin", **more: Any) -> httpx.Response:
+        """Header `Authorization` of the role, unless None."""
+        headers = {"Authorization": f"Bearer {TOKENS[role]}"} if role else {}
+        headers |= more.pop("headers", {})
+        answer = await self.http.request(method, f"/v1{path}", headers=headers, **more)
+        if operation := self._operation(method, path):
+            _check(operation, answer)
+        return answer
+
+    def _operation(self, method: str, path: str) -> dict[str, Any] | None:
+        bare = f"/v1{path.partition('?')[0]}"
+        found = [operations for pattern, operations in self._paths.items() if pattern.fullmatch(bare)]
+        return found[0].get(method.lower()) if found else None
+
+
+def _check(operation: dict[str, Any], answer: httpx.Response) -> None:
+    assert str(answer.status_code) in operation["responses"], answer.text
+    if answer.is_error:
+        problem = answer.json()
+        assert problem["code"] != "internal_error", answer.text
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        promised = operation["responses"][str(answer.status_code)]["content"]["application/problem+json"]
+        assert problem["code"] in promised["schema"]["allOf"][1]["properties"]["code"]["enum"]
+        assert problem["status"] == answer.status_code
+        assert problem["type"] == f"urn:tallybook:problem:{problem['code']}"
+        assert problem["retryable"] is ("Retry-After" in answer.headers)
+        assert re.fullmatch("[0-9a-f]{32}", problem["trace_id"])
+    elif "x-events" in operation:
+        assert {event["type"] for event in answer.json()["events"]} <= set(operation["x-events"])
+
+
+class WriteDoor(Caller):
+    def __init__(self) -> None:
+        self.clock = FixedClock(T0)
+        self.log = MemoryLog(self.clock)
+        ids = CountingIds()
+        self.shop = Shop(log=self.log, clock=self.clock, ids=ids, digest_key=b"k" * 32, rules=Rules())
+        super().__init__(create_app(self.shop, surroundings(), read_url="http://read"), DOCUMENTS["write"])
+        self._keys = (f"key-{number}" for number in itertools.count(1))
+
+    async def post(
+        self,
+        path: str,
+        body: Any = None,
+        role: str | None = "admin",
+        *,
+        key: str | None = None,
+        version: int | str | None = None,
+        **headers: str,
+    ) -> httpx.Response:
+        """`version`: If-Match. A new idempotency key unless one is given; body None sends none."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent["Idempotency-Key"] = next(self._keys) if key is None else key
+        if version is not None:
+            sent["If-Match"] = f'"{version}"' if isinstance(version, int) else version
+        content = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+        if isinstance(body, bytes):
+            sent.setdefault("Content-Type", "application/json")
+        return await self.send("POST", path, role, headers=sent, **content)
+
+    async def done(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        answer = await self.post(path, body, **more)
+        assert answer.is_success, answer.text
+        return answer
+
+    async def head(self) -> int:
+        """The position of the last event: what a refusal must leave as it was."""
+        first = 1
+        while await self.log.read_positions(first, 1):
+            first += 1
+        return first - 1
+
+    async def product(self, sku: str = "TEA-1", *, amount: int = 500, qty: int = 0) -> dict[str, str]:
+        """A published product with one variant, in stock at MAIN. Its ids."""
+        if not (await self.log.read_streams({"location-MAIN": 0}))["location-MAIN"]:
+            await self.done("/locations", {"location": "MAIN", "name": "Main", "country": "DE"})
+        drafted = (await self.done("/products", {**PRODUCT, "slug": sku.lower()})).json()
+        path = f"/products/{drafted['product_id']}"
+        variant = {"sku": sku, "options": {}, "weight_g": 100}
+        added = (await self.done(f"{path}/add-variant", variant, version=drafted["version"])).json()
+        price = {"product_id": drafted["product_id"], "currency": "EUR", "amount_minor": amount}
+        await self.done(f"/prices/{added['variant_id']}/set", price, version=0)
+        await self.done(f"{path}/publish", version=added["version"])
+        if qty:
+            await self.done(f"/stock/{sku}@MAIN/receive", {"qty": qty, "reference": INITIAL})
+        return {"product_id": drafted["product_id"], "variant_id": added["variant_id"]}
+
+
+def order_of(sku: str = "TEA-1", qty: int = 1, total: int = 500, currency: str = "EUR") -> dict[str, Any]:
+    return {
+        "customer_id": "0198c0de-0000-7000-8000-00000000c001",
+        "lines": [{"sku": sku, "qty": qty}],
+        "currency": currency,
+        "expected_total": {"amount_minor": total, "currency": currency},
+    }
