@@ -1,8 +1,11 @@
-"""A client that checks every answer against the door's document, and a write door over the log in memory."""
+"""The doors, and a client that checks every answer against the door's document."""
 
+import asyncio
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,19 +13,28 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from api.audit import create_app as create_audit_app
 from api.auth import SCOPES, Tokens
 from api.ports import Surroundings
+from api.read import create_app as create_read_app
 from api.write import create_app
-from commands.ports import Rules
+from commands.ports import Log, Rules
 from commands.shop import Shop
 from runtime.ids import CountingIds, FixedClock
 from runtime.log.memory import MemoryLog
+from runtime.log.postgres import PostgresLog
+from runtime.log.reading import LogReader
+from runtime.migrate import migrate
 from runtime.openapi import documents
+from runtime.postgres import open_pool
+from runtime.projector import Projector
+from runtime.read_models.rows import PostgresRows
 from runtime.telemetry import DoorTelemetry
 
 T0: Final = datetime(2026, 3, 1, tzinfo=UTC)
 TOKENS: Final[dict[str, str]] = {role: f"token-of-{role}" for role in SCOPES}
 PRODUCT: Final = {"slug": "tea", "title": {"en": "Tea"}, "tax_class": "standard"}
+NO_BROKER: Final = "127.0.0.1:1"
 INITIAL: Final = {"type": "initial", "id": "count"}
 
 
@@ -80,9 +92,9 @@ def _check(operation: dict[str, Any], answer: httpx.Response) -> None:
 
 
 class WriteDoor(Caller):
-    def __init__(self) -> None:
+    def __init__(self, log: Log | None = None) -> None:
         self.clock = FixedClock(T0)
-        self.log = MemoryLog(self.clock)
+        self.log = log or MemoryLog(self.clock)
         ids = CountingIds()
         self.shop = Shop(log=self.log, clock=self.clock, ids=ids, digest_key=b"k" * 32, rules=Rules())
         super().__init__(create_app(self.shop, surroundings(), read_url="http://read"), DOCUMENTS["write"])
@@ -122,7 +134,7 @@ class WriteDoor(Caller):
 
     async def product(self, sku: str = "TEA-1", *, amount: int = 500, qty: int = 0) -> dict[str, str]:
         """A published product with one variant, in stock at MAIN. Its ids."""
-        if not (await self.log.read_streams({"location-MAIN": 0}))["location-MAIN"]:
+        if not (await self.log.read_streams({"location-MAIN": 0})).get("location-MAIN"):
             await self.done("/locations", {"location": "MAIN", "name": "Main", "country": "DE"})
         drafted = (await self.done("/products", {**PRODUCT, "slug": sku.lower()})).json()
         path = f"/products/{drafted['product_id']}"
@@ -143,3 +155,41 @@ def order_of(sku: str = "TEA-1", qty: int = 1, total: int = 500, currency: str =
         "currency": currency,
         "expected_total": {"amount_minor": total, "currency": currency},
     }
+
+
+@dataclass(frozen=True)
+class Doors:
+    """All three over one shop, whose read models follow its log without Kafka."""
+
+    write: WriteDoor
+    read: Caller
+    audit: Caller
+    log: PostgresLog
+
+    async def seen(self, path: str, after: httpx.Response, **more: Any) -> httpx.Response:
+        """The answer to a query that waits for what a command wrote."""
+        headers = {"Consistency-Token": after.headers["Consistency-Token"], "Prefer": "wait=10"}
+        return await self.read.send("GET", path, headers=headers | more.pop("headers", {}), **more)
+
+
+@asynccontextmanager
+async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
+    await migrate(log_url, "log")
+    await migrate(read_url, "read")
+    async with (
+        PostgresLog.open(log_url) as log,
+        LogReader.open(log_url) as reader,
+        PostgresRows.open(read_url) as rows,
+        open_pool(read_url, "tallybook_projector", size=4) as pool,
+        asyncio.TaskGroup() as tasks,
+    ):
+        projecting = tasks.create_task(Projector(reader, pool, NO_BROKER).run())
+        doors = Doors(
+            WriteDoor(log),
+            Caller(create_read_app(rows, surroundings()), DOCUMENTS["read"]),
+            Caller(create_audit_app(reader, surroundings()), DOCUMENTS["audit"]),
+            log,
+        )
+        async with doors.write.http, doors.read.http, doors.audit.http:
+            yield doors
+        projecting.cancel()

@@ -1,5 +1,6 @@
 """Where the project's files are."""
 
+import ast
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,20 @@ PACKAGES = ("domain", "commands", "projections", "api", "runtime")
 def modules(*packages: str) -> list[Path]:
     """The Python files of these packages."""
     return sorted(path for package in packages for path in (SRC / package).rglob("*.py"))
+
+
+def import_roots(source: str) -> set[str]:
+    """The top-level packages that a module imports, wherever in it."""
+    roots = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                roots |= {alias.name.split(".")[0] for alias in names}
+            case ast.ImportFrom(module=str(module), level=0):
+                roots.add(module.split(".")[0])
+            case _:
+                pass
+    return roots
 
 
 def tracked() -> list[Path]:
