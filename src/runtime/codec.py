@@ -6,7 +6,6 @@ A field that this code does not know is passed over when reading: a later releas
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -15,8 +14,11 @@ import domain
 from domain.envelope import Metadata
 from domain.values import Event
 
+Times = tuple[tuple[str, Callable[[str, Any], None]], ...]
+
 _encoder = msgspec.json.Encoder()
 _metadata = msgspec.json.Decoder(Metadata)
+_known_times: dict[type[Any], Times] = {}
 _decoders = {name: msgspec.json.Decoder(event) for name, event in domain.EVENTS.items()}
 
 
@@ -51,12 +53,13 @@ def _require_aware(value: Any) -> None:  # noqa: ANN401 - any dataclass
         check(name, getattr(value, name))
 
 
-@cache
-def _times(kind: Any) -> tuple[tuple[str, Callable[[str, Any], None]], ...]:
+def _times(kind: type[Any]) -> Times:
     """The fields of a dataclass that hold a time, somewhere, with what checks them."""
-    hints = get_type_hints(kind)
-    checked = ((field.name, _check_of(hints[field.name])) for field in fields(kind))
-    return tuple((name, check) for name, check in checked if check)
+    if kind not in _known_times:
+        hints = get_type_hints(kind)
+        checked = ((field.name, _check_of(hints[field.name])) for field in fields(kind))
+        _known_times[kind] = tuple((name, check) for name, check in checked if check)
+    return _known_times[kind]
 
 
 def _check_of(hint: Any) -> Callable[[str, Any], None] | None:  # noqa: ANN401 - any annotation

@@ -11,21 +11,44 @@ from typing import Final
 
 from psycopg import OperationalError
 
+from commands.policies import POLICIES
 from commands.policies.policy import Policy
 from commands.ports import Contended, LogFull, LogUnavailable, OutcomeUnknown
 from commands.shop import Shop
 from domain.envelope import Recorded
+from runtime.log.postgres import PostgresLog
 from runtime.log.reading import LogReader
+from runtime.meters import serve_meters
 from runtime.policy_store import Checkpoint, PolicyStore
+from runtime.postgres import open_pool
+from runtime.settings import Settings
+from runtime.shop import shop_on
 
 logger = logging.getLogger(__name__)
 
+ROLE: Final = "tallybook_policies"
+POOL_SIZE: Final = 4
 IN_FLIGHT: Final = 32
 """How many commands of one policy are under way at once."""
 TICK_SECONDS: Final = 0.1
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
 TRANSIENT: Final = (Contended, LogFull, LogUnavailable, OutcomeUnknown, OperationalError)
+
+
+async def run(settings: Settings) -> None:
+    serve_meters(settings)
+    async with (
+        PostgresLog.open(settings.database_url, ROLE) as log,
+        LogReader.open(settings.database_url, ROLE) as reader,
+        open_pool(settings.database_url, ROLE, size=POOL_SIZE) as pool,
+        asyncio.TaskGroup() as tasks,
+    ):
+        store = PolicyStore(pool, log.incarnation)
+        for policy in POLICIES:
+            runner = PolicyRunner(policy, shop_on(log, settings), reader, store)
+            tasks.create_task(runner.follow(), name=f"{policy.name} follows")
+            tasks.create_task(runner.keep_time(), name=f"{policy.name} keeps time")
 
 
 class PolicyRunner:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -153,7 +153,7 @@ class LogReader:
         events = await self._events(_SELECT + "where e.event_id = %s::uuid", (event_id,))
         return events[0] if events else None
 
-    async def subscribe(self, after: int, limit: int = BATCH_EVENTS) -> AsyncIterator[list[StoredEvent]]:
+    async def subscribe(self, after: int, limit: int = BATCH_EVENTS) -> AsyncGenerator[list[StoredEvent]]:
         """Batches of events after a position, for ever. A connection that breaks is made again."""
         woken = asyncio.Event()
         listening = asyncio.create_task(self._listen(woken), name="listen to the log")

@@ -1,0 +1,18 @@
+"""The shop of a process that issues commands."""
+
+from commands.ports import Log, Rules
+from commands.shop import Shop
+from runtime.ids import SystemClock, Uuid7s
+from runtime.points import reached
+from runtime.settings import Settings
+
+
+def shop_on(log: Log, settings: Settings) -> Shop:
+    return Shop(
+        log=log,
+        clock=SystemClock(),
+        ids=Uuid7s(),
+        digest_key=settings.digest_key,
+        rules=Rules(),
+        reached=reached,
+    )
