@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tree import ROOT
+from tree import PACKAGES, ROOT, import_roots, modules
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN, DEV = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
@@ -41,11 +42,11 @@ def unmet(wanted: list[str], locked: dict[str, str]) -> list[str]:
     return [text for text in wanted if not met(Requirement(text), locked)]
 
 
-def needs_of(name: str) -> Iterator[Requirement]:
-    """What an installed distribution needs here, leaving its extras aside."""
+def needs_of(name: str, extra: str = "") -> Iterator[Requirement]:
+    """What an installed distribution needs here, with one of its extras or without any."""
     for text in importlib.metadata.requires(name) or ():
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             yield requirement
 
 
@@ -69,6 +70,19 @@ def test_a_requirement_that_the_lock_does_not_meet_is_seen() -> None:
         "fastapi>=1000",
         "absent",
     ]
+
+
+def test_the_project_asks_for_what_its_code_imports() -> None:
+    direct = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    brought = [need for one in direct for extra in one.extras for need in needs_of(one.name, extra)]
+    asked = {canonicalize_name(requirement.name) for requirement in (*direct, *brought)}
+    known = importlib.metadata.packages_distributions()
+    imported = {root for path in modules(*PACKAGES) for root in import_roots(path.read_text())}
+    foreign = imported - set(PACKAGES) - sys.stdlib_module_names
+    assert {"fastapi", "psycopg"} <= foreign
+    assert {
+        root for root in foreign if not {canonicalize_name(name) for name in known[root]} & asked
+    } == set()
 
 
 def test_the_development_lock_extends_the_other() -> None:
