@@ -2,7 +2,6 @@
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from runtime.embedded.broker import broker_spec
@@ -13,8 +12,17 @@ from runtime.logs import configure_logging
 from runtime.process import SUPERVISOR_VARIABLE, run_process
 from runtime.supervisor import locked, supervise
 
-POLITE = "import asyncio; from runtime.process import run_process; raise SystemExit(run_process(asyncio.sleep(600)))"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+POLITE = """
+import asyncio
+from runtime.process import run_process
+raise SystemExit(run_process(asyncio.sleep(600)))
+"""
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(600)
+"""
 
 
 async def house(home: Home, base: int) -> None:
@@ -26,9 +34,17 @@ async def house(home: Home, base: int) -> None:
             log=home.log("postgres"),
             settings={"shared_buffers": "32MB"},
         )
-        stand_in = partial(ChildSpec, environment={SUPERVISOR_VARIABLE: str(os.getpid())}, stop_seconds=1)
-        polite = stand_in(name="polite", command=(sys.executable, "-c", POLITE), log=home.log("polite"))
-        stubborn = stand_in(name="stubborn", command=(sys.executable, "-c", STUBBORN), log=home.log("stubborn"))
+        environment = {SUPERVISOR_VARIABLE: str(os.getpid())}
+        polite, stubborn = (
+            ChildSpec(
+                name=name,
+                command=(sys.executable, "-c", script),
+                log=home.log(name),
+                environment=environment,
+                stop_seconds=1,
+            )
+            for name, script in (("polite", POLITE), ("stubborn", STUBBORN))
+        )
 
         async def nothing() -> None: ...
 

@@ -48,7 +48,7 @@ def test_a_process_is_told_its_own_variables_on_top_of_ours(
 
     async def scenario() -> None:
         await child.start()
-        while child.exit_code is None:  # noqa: ASYNC110 - a process sets no event
+        while child.exit_code is None:
             await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
