@@ -30,7 +30,7 @@ async def test_fifty_units_make_fifty_orders_and_everybody_else_is_told_the_shor
 
 
 async def _nothing_is_left(client: Client, placed: httpx.Response) -> None:
-    history = await client.history("stock-RUSH-1@MAIN")
+    history = await client.history("stock-RUSH-1@DEPOT")
     types = Counter(event["type"] for event in history)
     assert types["stock.reserved.v1"] == UNITS
     assert (

@@ -74,7 +74,7 @@ async def test_the_repeat_of_an_order_gets_its_first_answer_when_the_stock_is_go
     key = str(uuid7())
     body = {
         "customer_id": str(uuid7()),
-        "lines": [{"sku": "ONCE-1", "qty": 1}],
+        "lines": [{"sku": "ONCE-1", "qty": 1, "location": "DEPOT"}],
         "currency": "EUR",
         "expected_total": {"amount_minor": 999, "currency": "EUR"},
     }
@@ -86,5 +86,5 @@ async def test_the_repeat_of_an_order_gets_its_first_answer_when_the_stock_is_go
         assert again.status_code == first.status_code
         assert again.json() == first.json()
         assert again.headers["Idempotency-Replayed"] == "true"
-    history = await client.history("stock-ONCE-1@MAIN")
+    history = await client.history("stock-ONCE-1@DEPOT")
     assert sum(event["type"] == "stock.reserved.v1" for event in history) == 1

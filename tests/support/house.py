@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ class Client:
             events += page.json()["events"]
 
     async def product(
-        self, sku: str, *, amount_minor: int = 999, qty: int = 0, location: str = "MAIN"
+        self, sku: str, *, amount_minor: int = 999, qty: int = 0, location: str = "DEPOT"
     ) -> str:
         """A published product with one variant, in stock."""
         drafted = await self.done(
@@ -123,7 +122,7 @@ class Client:
         return str(product)
 
     async def receive(
-        self, sku: str, qty: int, *, location: str = "MAIN", base: str | None = None
+        self, sku: str, qty: int, *, location: str = "DEPOT", base: str | None = None
     ) -> httpx.Response:
         body = {"qty": qty, "reference": {"type": "initial", "id": "count"}}
         answer = await self.post("warehouse", f"/stock/{sku}@{location}/receive", body, base=base)
@@ -141,7 +140,7 @@ class Client:
     ) -> httpx.Response:
         body = {
             "customer_id": str(uuid7()),
-            "lines": [{"sku": sku, "qty": qty}],
+            "lines": [{"sku": sku, "qty": qty, "location": "DEPOT"}],
             "currency": "EUR",
             "expected_total": {"amount_minor": qty * amount_minor, "currency": "EUR"},
         }
@@ -166,8 +165,8 @@ def house_in(home: Path, *options: str, **environment: str) -> Iterator[House]:
         stderr=log,
         text=True,
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         assert line, Path(log.name).read_text()
         said = json.loads(line)
@@ -187,12 +186,12 @@ def house_in(home: Path, *options: str, **environment: str) -> Iterator[House]:
         finally:
             process.kill()
             process.wait()
+            process.stdout.close()
             log.close()
 
 
 def free_port_base() -> int:
     """A base of which no port that a house takes is in use."""
-
     for _ in range(100):
         base = random.randrange(20_000, 30_000, 50)  # noqa: S311 — not a secret
         with contextlib.ExitStack() as stack:
