@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from api import consistency
 from api.audit import create_app as create_audit_app
 from api.auth import SCOPES, Tokens
 from api.ports import Surroundings
@@ -20,6 +21,7 @@ from api.read import create_app as create_read_app
 from api.write import create_app
 from commands.ports import Log, Rules
 from commands.shop import Shop
+from domain.envelope import Token
 from runtime.ids import CountingIds, FixedClock
 from runtime.log.memory import MemoryLog
 from runtime.log.postgres import PostgresLog
@@ -34,7 +36,6 @@ from runtime.telemetry import DoorTelemetry
 T0: Final = datetime(2026, 3, 1, tzinfo=UTC)
 TOKENS: Final[dict[str, str]] = {role: f"token-of-{role}" for role in SCOPES}
 PRODUCT: Final = {"slug": "tea", "title": {"en": "Tea"}, "tax_class": "standard"}
-NO_BROKER: Final = "127.0.0.1:1"
 INITIAL: Final = {"type": "initial", "id": "count"}
 
 
@@ -159,17 +160,22 @@ def order_of(sku: str = "TEA-1", qty: int = 1, total: int = 500, currency: str =
 
 @dataclass(frozen=True)
 class Doors:
-    """All three over one shop, whose read models follow its log without Kafka."""
+    """All three over one shop, whose read models follow its log by watching it."""
 
     write: WriteDoor
     read: Caller
     audit: Caller
     log: PostgresLog
+    reader: LogReader
 
-    async def seen(self, path: str, after: httpx.Response, **more: Any) -> httpx.Response:
-        """The answer to a query that waits for what a command wrote."""
-        headers = {"Consistency-Token": after.headers["Consistency-Token"], "Prefer": "wait=10"}
-        return await self.read.send("GET", path, headers=headers | more.pop("headers", {}), **more)
+    async def seen(self, path: str, after: httpx.Response | None = None, **more: Any) -> httpx.Response:
+        """The answer to a query that waits for what a command wrote; without one, for all of the log."""
+        token = after.headers["Consistency-Token"] if after else await self.everything()
+        headers = {"Consistency-Token": token, "Prefer": "wait=10"} | more.pop("headers", {})
+        return await self.read.send("GET", path, headers=headers, **more)
+
+    async def everything(self) -> str:
+        return consistency.encode(Token(self.log.incarnation, await self.reader.heads()))
 
 
 @asynccontextmanager
@@ -183,13 +189,16 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
         open_pool(read_url, "tallybook_projector", size=4) as pool,
         asyncio.TaskGroup() as tasks,
     ):
-        projecting = tasks.create_task(Projector(reader, pool, NO_BROKER).run())
+        projector = Projector(reader, pool, servers="")
+        await projector._prepare()
+        watching = tasks.create_task(projector._watch())  # all of it but Kafka
         doors = Doors(
             WriteDoor(log),
             Caller(create_read_app(rows, surroundings()), DOCUMENTS["read"]),
             Caller(create_audit_app(reader, surroundings()), DOCUMENTS["audit"]),
             log,
+            reader,
         )
         async with doors.write.http, doors.read.http, doors.audit.http:
             yield doors
-        projecting.cancel()
+        watching.cancel()

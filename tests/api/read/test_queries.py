@@ -1,0 +1,155 @@
+import asyncio
+
+import pytest
+from doors import INITIAL, Doors, order_of
+
+from api import consistency
+from domain.envelope import Mark, Token
+
+pytestmark = pytest.mark.anyio
+
+ID = "0198c0de-0000-7000-8000-00000000beef"
+RECEIVED = {"qty": 1, "reference": INITIAL}
+
+
+async def test_a_reader_sees_what_it_wrote(doors: Doors) -> None:
+    ids = await doors.write.product("SEEN", qty=5)
+    placed = await doors.write.done("/orders", order_of("SEEN", qty=2, total=1000))
+    order = await doors.seen(f"/orders/{placed.json()['order_id']}", placed)
+    assert order.status_code == 200
+    row = order.json()
+    assert (row["status"], row["version"], row["order_no"]) == ("placed", 1, placed.json()["order_no"])
+    assert row["total"] == {"amount_minor": 1000, "currency": "EUR"}
+    assert row["expires_at"] == placed.json()["expires_at"]
+    assert row["lines"][0]["unit_price_minor"] == 500
+    assert order.headers["Cache-Control"] == "private, no-store"
+    stock = (await doors.seen("/stock/SEEN", placed)).json()["stock"]
+    assert [(at["location"], at["on_hand"], at["reserved"], at["available"]) for at in stock] == [
+        ("MAIN", 5, 2, 3)
+    ]
+    assert ids["product_id"] == stock[0]["product_id"]
+
+
+async def test_a_product_is_found_by_its_id_and_its_slug(doors: Doors) -> None:
+    ids = await doors.write.product("FOUND", qty=5)
+    product = await doors.seen(f"/products/{ids['product_id']}")
+    row = product.json()
+    assert (row["slug"], row["status"], row["version"]) == ("found", "published", 3)
+    (variant,) = row["variants"]
+    assert variant["variant_id"] == ids["variant_id"]
+    assert variant["stock"] == [{"location": "MAIN", "available": 5}]
+    assert (variant["prices"][0]["amount_minor"], variant["price_version"]) == (500, 1)
+    by_slug = await doors.seen("/products", params={"slug": "found"})
+    assert by_slug.json() == {"products": [row]}
+    assert (await doors.seen("/products", params={"slug": "lost"})).json() == {"products": []}
+    assert product.headers["Cache-Control"] == "private, max-age=0, must-revalidate"
+
+
+async def test_the_version_of_a_row_is_what_a_command_takes(doors: Doors) -> None:
+    await doors.write.product("ROW", qty=5)
+    placed = await doors.write.done("/orders", order_of("ROW"))
+    path = f"/orders/{placed.json()['order_id']}"
+    version = (await doors.seen(path, placed)).json()["version"]
+    confirmed = await doors.write.done(f"{path}/confirm", version=version)
+    row = (await doors.seen(path, confirmed)).json()
+    assert (row["status"], row["version"]) == ("confirmed", 2)
+
+
+async def test_an_answer_holds_at_positions_that_include_what_was_asked_for(doors: Doors) -> None:
+    await doors.write.product("HELD", qty=1)
+    placed = await doors.write.done("/orders", order_of("HELD"))
+    wanted = consistency.decode(placed.headers["Consistency-Token"])
+    answer = await doors.seen(f"/orders/{placed.json()['order_id']}", placed)
+    at = consistency.decode(answer.headers["Consistency-Token"])
+    assert at.incarnation == wanted.incarnation == doors.log.incarnation
+    orders = {lane: mark for lane, mark in wanted.marks.items() if lane[0] == "orders"}
+    assert orders
+    for lane, mark in orders.items():
+        assert at.marks[lane].position >= mark.position
+
+
+async def test_what_is_not_applied_in_time_is_too_early(doors: Doors) -> None:
+    await doors.write.product("EARLY", qty=1)
+    answer = await doors.write.done("/stock/EARLY@MAIN/receive", RECEIVED)
+    await doors.seen("/stock/EARLY", answer)
+    token = consistency.decode(answer.headers["Consistency-Token"])
+    future = {lane: Mark(mark.position + 1_000, ID) for lane, mark in token.marks.items()}
+    headers = {"Consistency-Token": consistency.encode(Token(token.incarnation, future))}
+    early = await doors.read.send("GET", "/stock/EARLY", headers=headers | {"Prefer": "wait=0"})
+    assert (early.status_code, early.json()["code"]) == (425, "not_yet_applied")
+    assert early.headers["Retry-After"] == "1"
+    began = asyncio.get_running_loop().time()
+    early = await doors.read.send("GET", "/stock/EARLY", headers=headers | {"Prefer": "wait=1"})
+    assert early.status_code == 425
+    assert 1 <= asyncio.get_running_loop().time() - began < 3
+
+
+async def test_a_token_of_another_history_is_refused(doors: Doors) -> None:
+    await doors.write.product("FOREIGN", qty=1)
+    answer = await doors.write.done("/stock/FOREIGN@MAIN/receive", RECEIVED)
+    await doors.seen("/stock/FOREIGN", answer)
+    token = consistency.decode(answer.headers["Consistency-Token"])
+    for foreign in (
+        Token(ID, token.marks),
+        Token(token.incarnation, {lane: Mark(mark.position, ID) for lane, mark in token.marks.items()}),
+    ):
+        headers = {"Consistency-Token": consistency.encode(foreign)}
+        refused = await doors.read.send("GET", "/stock/FOREIGN", headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (409, "foreign_token")
+
+
+async def test_a_copy_that_is_still_good_is_304_until_the_row_changes(doors: Doors) -> None:
+    ids = await doors.write.product("COPY", qty=1)
+    product = f"/products/{ids['product_id']}"
+    for path in (product, "/products?slug=copy", "/stock?sku=COPY", "/stock/COPY"):
+        first = await doors.seen(path)
+        etag = first.headers["ETag"]
+        again = await doors.read.send("GET", path, headers={"If-None-Match": f'"other", W/{etag}'})
+        assert (again.status_code, again.content) == (304, b""), path
+        assert again.headers["ETag"] == etag
+        assert again.headers["Cache-Control"] == first.headers["Cache-Control"]
+        assert again.headers["Consistency-Token"]
+    more = await doors.write.done("/stock/COPY@MAIN/receive", RECEIVED)
+    changed = await doors.seen("/stock/COPY", more, headers={"If-None-Match": etag})
+    assert changed.status_code == 200
+    assert changed.json()["stock"][0]["on_hand"] == 2
+
+
+async def test_many_skus_are_asked_for_at_once(doors: Doors) -> None:
+    await doors.write.product("MANY-1", qty=1)
+    await doors.write.product("MANY-2", qty=2)
+    asked = [("sku", "MANY-2"), ("sku", "MANY-1"), ("sku", "NONE")]
+    rows = (await doors.seen("/stock", params=asked)).json()["stock"]
+    assert [(row["sku"], row["on_hand"]) for row in rows] == [("MANY-1", 1), ("MANY-2", 2)]
+    full = [("sku", f"S{number:03}") for number in range(200)]
+    assert (await doors.read.send("GET", "/stock", params=full)).status_code == 200
+    refused = await doors.read.send("GET", "/stock", params=[*full, ("sku", "S200")])
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_long")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        (f"/products/{ID}", 404, "unknown_product"),
+        (f"/orders/{ID}", 404, "unknown_order"),
+        ("/orders/no-id", 422, "invalid_fields"),
+        ("/products", 422, "invalid_fields"),
+        ("/products?slug=NO", 422, "invalid_fields"),
+        ("/products?slug=a&slug=b", 400, "repeated_parameter"),
+        ("/products?slug=a&colour=red", 400, "unknown_parameter"),
+        (f"/orders/{ID}?as_of=2026-01-01", 400, "unknown_parameter"),
+        ("/stock", 422, "invalid_fields"),
+        ("/stock?sku=tea", 422, "invalid_fields"),
+        ("/stock/tea", 422, "invalid_fields"),
+    ],
+)
+async def test_a_question_that_has_no_answer_is_a_problem(
+    doors: Doors, path: str, status: int, code: str
+) -> None:
+    refused = await doors.seen(path)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+
+async def test_a_broken_token_is_refused(doors: Doors) -> None:
+    refused = await doors.read.send("GET", "/stock/TEA-1", headers={"Consistency-Token": "nonsense"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_consistency_token")
