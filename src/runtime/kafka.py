@@ -6,6 +6,7 @@ is `KafkaUnavailable`, and whoever meets it closes the client and makes a new on
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,7 @@ class Publisher:
         await self._thread.end(self._close)
 
     def _connect(self) -> None:
+        _require_any(self._servers)
         self._admin = KafkaAdminClient(
             bootstrap_servers=self._servers, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=REQUEST_MS
         )
@@ -198,6 +200,7 @@ class Subscriber:
         await self._thread.end(self._close)
 
     def _connect(self) -> None:
+        _require_any(self._servers)
         admin = KafkaAdminClient(
             bootstrap_servers=self._servers, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=REQUEST_MS
         )
@@ -256,6 +259,19 @@ class Subscriber:
 
     def _close(self) -> None:
         _quietly(lambda: self._consumer and self._consumer.close(timeout_ms=CLOSE_S * 1000))
+
+
+def _require_any(servers: Sequence[str]) -> None:
+    """OSError unless one of them listens: a client that cannot connect waits long and leaks its sockets."""
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_MS / 1000).close()
+        except OSError as error:
+            away = error
+        else:
+            return
+    raise away
 
 
 def _partitions(admin: Any, topics: Mapping[str, int]) -> dict[str, int]:  # noqa: ANN401 - kafka-python is untyped

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import runtime.migrations
 from history import Facts, Writer
+from psycopg.errors import UndefinedTable
+
 from projections import READ_MODELS
 from runtime.log.postgres import PostgresLog
 from runtime.log.reading import LogReader
@@ -17,7 +17,6 @@ from runtime.projector import ROLE, Projector
 from runtime.read_models.verify import differing_rows
 from runtime.relay import Relay
 
-MIGRATIONS = Path(runtime.migrations.__path__[0])
 CONVERGE_SECONDS = 20.0
 NO_BROKER = "127.0.0.1:1"
 
@@ -44,27 +43,31 @@ class ReadSide:
     async def differing(self) -> list[str]:
         async with self.pool.connection() as connection:
             return [
-                row
-                for model in READ_MODELS
-                for row in await differing_rows(self.reader, connection, model)
+                row for model in READ_MODELS for row in await differing_rows(self.reader, connection, model)
             ]
 
     async def converge(self) -> None:
         """Until every row of every read model equals a fresh fold of the log."""
         async with asyncio.timeout(CONVERGE_SECONDS):
-            while await self.differing():
+            while not await self._equal():
                 await asyncio.sleep(0.05)
+
+    async def _equal(self) -> bool:
+        try:
+            return await self.differing() == []
+        except UndefinedTable:  # a projector is only starting
+            return False
 
 
 @asynccontextmanager
 async def read_side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
     log_url, read_url = new_database(), new_database()
-    await migrate(log_url, MIGRATIONS / "log")
-    await migrate(read_url, MIGRATIONS / "read")
+    await migrate(log_url, "log")
+    await migrate(read_url, "read")
     async with (
         PostgresLog.open(log_url) as log,
         LogReader.open(log_url, ROLE) as reader,
-        open_pool(read_url, ROLE, size=4) as pool,
+        open_pool(read_url, ROLE, size=4, autocommit=True) as pool,
     ):
         yield ReadSide(log_url, read_url, log, Writer(log), reader, pool)
 

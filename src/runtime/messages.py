@@ -1,0 +1,105 @@
+"""An event of the log as a Kafka message, and back: CloudEvents 1.0 in binary mode.
+
+One topic a context, one partition a lane, the stream as the key. Beside the CloudEvents headers stand the
+links of the chain: `position`, and `previous`, the position of the event before it in the same context and
+lane.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from domain import CONTEXTS
+from runtime.kafka import Message
+from runtime.log.reading import StoredEvent
+
+MAX_EVENT_BYTES: Final = 900_000
+"""Data and metadata; brokers refuse messages above 1 MiB by default."""
+
+
+class ForeignMessage(Exception):
+    """Not a message of this relay."""
+
+
+class _Occurrence(msgspec.Struct):
+    occurred_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A link of a lane's chain. `event` is None when it was too large for a message: the log has it."""
+
+    incarnation: str
+    position: int
+    previous: int
+    event: StoredEvent | None
+
+
+def topic_of(context: str) -> str:
+    return f"tallybook.{context}.v1"
+
+
+def context_of(topic: str) -> str:
+    _, context, _ = topic.split(".")
+    return context
+
+
+def topics(lanes: int, contexts: Iterable[str] = frozenset(CONTEXTS.values())) -> dict[str, int]:
+    """The number of partitions of the contexts' topics."""
+    return {topic_of(context): lanes for context in sorted(contexts)}
+
+
+def message_of(event: StoredEvent, incarnation: str) -> Message:
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": event.event_id,
+        "ce_source": f"/tallybook/{event.context}",
+        "ce_type": event.type,
+        "ce_time": msgspec.json.decode(event.metadata, type=_Occurrence).occurred_at,
+        "ce_subject": event.stream,
+        "content-type": "application/json",
+        "position": str(event.position),
+        "version": str(event.version),
+        "previous": str(event.previous),
+        "incarnation": incarnation,
+        "recorded_at": event.recorded_at.isoformat(),
+    }
+    encoded = [(name, value.encode()) for name, value in headers.items()]
+    value = event.data
+    if len(event.data) + len(event.metadata) > MAX_EVENT_BYTES:
+        value = b""
+        encoded.append(("link", f"/v1/events/{event.event_id}".encode()))  # at the audit door
+    else:
+        encoded.append(("metadata", event.metadata))
+    return Message(topic_of(event.context), event.lane, event.stream.encode(), value, encoded)
+
+
+def delivery_of(message: Message) -> Delivery:
+    """Raises `ForeignMessage` when it cannot be read as one of ours."""
+    headers = dict(message.headers)
+    try:
+        position, previous = int(headers["position"]), int(headers["previous"])
+        incarnation = headers["incarnation"].decode()
+        event = None if "link" in headers else _event(message, headers, position, previous)
+    except (KeyError, ValueError) as error:
+        raise ForeignMessage(f"{message.topic}, partition {message.partition}: {error!r}") from error
+    return Delivery(incarnation, position, previous, event)
+
+
+def _event(message: Message, headers: Mapping[str, bytes], position: int, previous: int) -> StoredEvent:
+    return StoredEvent(
+        position=position,
+        stream=message.key.decode(),
+        version=int(headers["version"]),
+        event_id=headers["ce_id"].decode(),
+        type=headers["ce_type"].decode(),
+        context=context_of(message.topic),
+        lane=message.partition,
+        data=message.value,
+        metadata=headers["metadata"],
+        recorded_at=datetime.fromisoformat(headers["recorded_at"].decode()),
+        previous=previous,
+    )

@@ -1,0 +1,210 @@
+"""Keeps the read models up with the log: by Kafka's messages at once, by looking at the log in any case.
+
+The log is the truth. A watchdog compares every checkpoint with the log's heads a few times a second and
+catches up what has stayed behind, so a dead relay, a dead broker or a lost message costs milliseconds. Kafka
+only makes it faster; nothing waits for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import psycopg
+from prometheus_client import Counter, Gauge
+
+from domain.envelope import Mark
+from projections import READ_MODELS
+from runtime.kafka import KafkaUnavailable, Message, Subscriber
+from runtime.log.reading import LogReader
+from runtime.messages import Delivery, ForeignMessage, context_of, delivery_of, topics
+from runtime.meters import serve_meters
+from runtime.postgres import Pool, open_pool
+from runtime.read_models import builds
+from runtime.read_models.folding import Model, contexts_of
+from runtime.read_models.lanes import BuildGone, FoldedLane, Sources
+from runtime.read_models.tables import Table
+from runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ROLE: Final = "tallybook_projector"
+POOL_SIZE: Final = 4
+WATCH_S: Final = 0.25
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 5.0
+REFUSED_PAUSE_S: Final = 5.0
+"""How long a lane rests whose event a fold refused."""
+
+LAG = Gauge("tallybook_projector_lag_positions", "The log's head minus the lane furthest behind", ["model"])
+REFUSED = Counter(
+    "tallybook_projector_refused", "Steps that failed in a fold or in its transaction", ["model"]
+)
+STRANGE = Counter("tallybook_projector_strange_messages", "Messages that are none of the relay's", ["topic"])
+
+
+async def run(settings: Settings) -> None:
+    serve_meters(settings)
+    async with (
+        LogReader.open(settings.database_url, ROLE) as reader,
+        open_pool(settings.read_database_url, ROLE, size=POOL_SIZE, autocommit=True) as pool,
+    ):
+        await Projector(reader, pool, settings.kafka_bootstrap_servers).run()
+
+
+class Projector:
+    """Several of them, in one process or many, share the work or repeat it; the rows are the same."""
+
+    def __init__(
+        self, reader: LogReader, pool: Pool, servers: str, models: Iterable[Model] = READ_MODELS
+    ) -> None:
+        self._reader = reader
+        self._pool = pool
+        self._servers = servers
+        self._tables = [Table(model) for model in models]
+        self._lanes: dict[str, dict[builds.Lane, FoldedLane]] = {}
+        self._caught_up = {table.build: asyncio.Event() for table in self._tables}
+        self._rests: dict[FoldedLane, float] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. `AheadOfLog` when the log does not have what a read model has applied."""
+        await self._prepare()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            for table in self._tables:
+                tasks.create_task(self._listen(table))
+
+    async def _prepare(self) -> None:
+        incarnation = await self._reader.incarnation()
+        sources = Sources(self._reader, self._pool, incarnation)
+        async with self._pool.connection() as connection:
+            for table in self._tables:
+                await builds.create(connection, table, await self._reader.lanes(), incarnation)
+                marks = (await builds.marks_of(connection, [table.build]))[table.build]
+                for lane, mark in marks.items():
+                    await self._check_against_log(table, lane, mark)
+                await builds.adopt(connection, table, incarnation)
+                self._lanes[table.build] = {
+                    lane: FoldedLane(sources, table, lane, mark) for lane, mark in marks.items()
+                }
+
+    async def _check_against_log(self, table: Table, lane: builds.Lane, mark: Mark) -> None:
+        if mark == builds.NOWHERE:
+            return
+        here = await self._reader.read_lane(*lane, after=mark.position - 1, upto=mark.position, limit=1)
+        if not here or here[0].event_id != mark.event_id:
+            raise builds.AheadOfLog(table.build, lane, mark)
+
+    async def _watch(self) -> None:
+        """What the log had a moment ago and Kafka has not delivered since is read from the log."""
+        due: Mapping[builds.Lane, Mark] | None = None
+        while True:
+            try:
+                heads = await self._reader.heads()
+                await self._look(heads if due is None else due, heads)
+                due = heads
+            except psycopg.OperationalError as away:
+                logger.warning("the watchdog cannot look: %s", away)
+            await asyncio.sleep(WATCH_S)
+
+    async def _look(self, due: Mapping[builds.Lane, Mark], heads: Mapping[builds.Lane, Mark]) -> None:
+        async with self._pool.connection() as connection:
+            stored = await builds.marks_of(connection, list(self._lanes))
+        for build, lanes in self._lanes.items():
+            for key, lane in lanes.items():
+                lane.observe(stored[build].get(key, builds.NOWHERE))
+        behind = [lane for lane in self._every_lane() if _is_behind(lane, due)]
+        await asyncio.gather(
+            *(self._guarded(lane, lane.catch_up, heads[lane.lane].position) for lane in behind)
+        )
+        for table in self._tables:
+            await self._settle(table, due, heads)
+
+    def _every_lane(self) -> Iterable[FoldedLane]:
+        return (lane for lanes in self._lanes.values() for lane in lanes.values())
+
+    async def _settle(
+        self, table: Table, due: Mapping[builds.Lane, Mark], heads: Mapping[builds.Lane, Mark]
+    ) -> None:
+        lanes = self._lanes[table.build].values()
+        lags = [heads[lane.lane].position - lane.mark.position for lane in lanes if _is_behind(lane, heads)]
+        LAG.labels(table.model.name).set(max(lags, default=0))
+        caught_up = self._caught_up[table.build]
+        if caught_up.is_set():
+            return
+        behind = [lane for lane in lanes if _is_behind(lane, due)]
+        if not behind:
+            async with self._pool.connection() as connection:
+                await builds.show(connection, table)
+        if all(lane in self._rests for lane in behind):
+            caught_up.set()
+
+    async def _guarded(self, lane: FoldedLane, work: Callable[[T], Awaitable[None]], argument: T) -> None:
+        """A lane that fails rests and tries again; the others go on."""
+        clock = asyncio.get_running_loop().time
+        if self._rests.get(lane, 0.0) > clock():
+            return
+        try:
+            await work(argument)
+        except BuildGone:
+            raise
+        except psycopg.OperationalError as away:
+            logger.warning("%s, %s: %s", lane.table.build, lane.lane, away)
+            self._rests[lane] = clock() + FIRST_PAUSE_S
+        except Exception:
+            REFUSED.labels(lane.table.model.name).inc()
+            logger.exception("%s, %s stands still", lane.table.build, lane.lane)
+            self._rests[lane] = clock() + REFUSED_PAUSE_S
+        else:
+            self._rests.pop(lane, None)
+
+    async def _listen(self, table: Table) -> None:
+        """Whatever Kafka does, it is done again; meanwhile the watchdog does without."""
+        await self._caught_up[table.build].wait()
+        wanted = topics(await self._reader.lanes(), contexts_of(table.model))
+        pause = FIRST_PAUSE_S
+        while True:
+            subscriber = Subscriber(self._servers, f"tallybook.{table.build}", wanted)
+            try:
+                await subscriber.connect()
+                while True:
+                    arrived = await subscriber.poll()
+                    await self._deliver(self._lanes[table.build], arrived)
+                    if arrived:
+                        pause = FIRST_PAUSE_S
+            except KafkaUnavailable as away:
+                logger.warning("%s does without Kafka: %s", table.model.name, away)
+            finally:
+                await subscriber.close()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _deliver(
+        self,
+        lanes: Mapping[builds.Lane, FoldedLane],
+        arrived: Mapping[tuple[str, int], Sequence[Message]],
+    ) -> None:
+        await asyncio.gather(
+            *(
+                self._guarded(lane, lane.deliver, _deliveries(messages))
+                for (topic, partition), messages in arrived.items()
+                if (lane := lanes.get((context_of(topic), partition)))
+            )
+        )
+
+
+def _deliveries(messages: Sequence[Message]) -> list[Delivery]:
+    deliveries = []
+    for message in messages:
+        try:
+            deliveries.append(delivery_of(message))
+        except ForeignMessage as strange:
+            STRANGE.labels(message.topic).inc()
+            logger.warning("dropped a message that is none of the relay's: %s", strange)
+    return deliveries
+
+
+def _is_behind(lane: FoldedLane, heads: Mapping[builds.Lane, Mark]) -> bool:
+    head = heads.get(lane.lane)
+    return head is not None and lane.mark.position < head.position

@@ -1,0 +1,167 @@
+"""The table of a read model, made from its declaration.
+
+Its name ends in a fingerprint of everything that decides what it holds, so another declaration is another
+table beside it: a build. `parts` is bytea: nobody but the fold reads it, and it keeps exactly what was
+written, while jsonb refuses U+0000 and costs a parse on every write.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from psycopg import sql
+
+from domain.values import category_of
+from runtime.read_models.folding import Model, Parts
+
+FINGERPRINT_DIGITS: Final = 12
+_TEXT: Final = sql.SQL('text collate "C"')
+_TYPES: Final[Mapping[type, sql.SQL]] = {
+    bool: sql.SQL("boolean"),
+    int: sql.SQL("bigint"),
+    datetime: sql.SQL("timestamptz"),
+}
+_JSON: Final = sql.SQL("jsonb")
+_PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: sql.SQL
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.name)
+
+    @property
+    def array(self) -> sql.Composed:
+        """The type of the array that carries its values to `unnest`."""
+        base = sql.SQL("text") if self.type is _TEXT else self.type
+        return base + sql.SQL("[]")
+
+    def value(self, value: object) -> object:
+        """As psycopg takes it."""
+        if value is None:
+            return None
+        if self.type is _JSON:
+            return msgspec.json.encode(value).decode()
+        return str(value.value) if isinstance(value, Enum) else value
+
+
+class Table:
+    """Where a read model is stored by this code."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        hints = get_type_hints(model.row)
+        self.columns = tuple(Column(field.name, _type(hints[field.name])) for field in fields(model.row))
+        self._parts = {
+            category: msgspec.json.Decoder(_part_type(evolve)) for category, evolve in model.folds.items()
+        }
+
+    @property
+    def key(self) -> Column:
+        return self.columns[0]
+
+    @cached_property
+    def build(self) -> str:
+        """The name of the table, and of everything that concerns this build."""
+        model = self.model
+        described = (
+            (model.name, model.edition, model.indexes, _shape(model.row)),
+            sorted((category, _shape(_part_type(evolve))) for category, evolve in model.folds.items()),
+        )
+        digest = hashlib.sha256(msgspec.json.encode(described)).hexdigest()
+        return f"{model.name}_{digest[:FINGERPRINT_DIGITS]}"
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier("read", self.build)
+
+    def row(self, parts: Mapping[str, Any]) -> list[object]:
+        """The values of the columns after the key, and whether there is anything to show."""
+        row = self.model.combine(parts) if parts else None
+        rest = self.columns[1:]
+        if row is None:
+            return [*(None for _ in rest), False]
+        return [*(column.value(getattr(row, column.name)) for column in rest), True]
+
+    def encode(self, parts: Parts) -> bytes:
+        return msgspec.json.encode(parts, order="deterministic")
+
+    def decode(self, parts: bytes) -> Parts:
+        return {
+            stream: self._parts[category_of(stream)].decode(part)
+            for stream, part in _PARTS.decode(parts).items()
+        }
+
+    def definition(self) -> list[sql.Composed]:
+        """The statements that make the table and its indexes."""
+        columns = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(column.identifier, column.type) for column in self.columns
+        )
+        return [
+            sql.SQL(
+                "create table {} ({}, parts bytea not null, shown boolean not null, "
+                "revision bigint not null, primary key ({}))"
+            ).format(self.identifier, columns, self.key.identifier),
+            *(
+                sql.SQL("create index on {} ({})").format(
+                    self.identifier, sql.SQL(", ").join(map(sql.Identifier, index))
+                )
+                for index in self.model.indexes
+            ),
+        ]
+
+    def view(self) -> list[sql.Composed]:
+        """The statements that give this build the plain name; the view's comment says whose it is."""
+        name = sql.Identifier("read", self.model.name)
+        columns = sql.SQL(", ").join(column.identifier for column in self.columns)
+        return [
+            sql.SQL("drop view if exists {}").format(name),
+            sql.SQL("create view {} as select {}, revision from {} where shown").format(
+                name, columns, self.identifier
+            ),
+            sql.SQL("comment on view {} is {}").format(name, sql.Literal(self.build)),
+            sql.SQL("grant select on {} to tallybook_reader").format(name),
+        ]
+
+
+def _type(hint: object) -> sql.SQL:
+    kinds = [kind for kind in _alternatives(hint) if kind is not NoneType]
+    if len(kinds) != 1:
+        return _JSON
+    kind = kinds[0]
+    if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, str)):
+        return _TEXT
+    return _TYPES.get(kind, _JSON) if isinstance(kind, type) else _JSON
+
+
+def _alternatives(hint: object) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _part_type(evolve: object) -> Any:  # noqa: ANN401 - a class, known at run time only
+    return get_type_hints(evolve)["return"]
+
+
+def _shape(hint: Any) -> object:  # noqa: ANN401 - any annotation
+    """A description of a type that renaming or moving classes does not change."""
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return {field.name: _shape(hints[field.name]) for field in fields(hint)}
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return ["enum", *(member.value for member in hint)]
+    if get_origin(hint) is Literal:
+        return ["literal", *get_args(hint)]
+    if alternatives := get_args(hint):
+        kind = "union" if get_origin(hint) in (Union, UnionType) else get_origin(hint).__name__
+        return [kind, *("..." if part is ... else _shape(part) for part in alternatives)]
+    return str(hint.__name__)
