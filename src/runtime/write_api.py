@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from api.auth import Tokens
 from api.ports import Surroundings
 from api.write import create_app
-from commands.ports import Rules
-from commands.shop import Shop
-from runtime.ids import SystemClock, Uuid7s
+from runtime.ids import Uuid7s
 from runtime.log.postgres import PostgresLog
-from runtime.points import reached
 from runtime.process import serve_door
 from runtime.settings import Settings
+from runtime.shop import shop_on
 from runtime.telemetry import DoorTelemetry
 
 
@@ -21,14 +19,6 @@ async def run(settings: Settings) -> None:
         async def ready() -> Mapping[str, str | None]:
             return {"log": None if await log.ready() else "cannot be reached"}
 
-        shop = Shop(
-            log=log,
-            clock=SystemClock(),
-            ids=Uuid7s(),
-            digest_key=settings.digest_key,
-            rules=Rules(),
-            reached=reached,
-        )
         around = Surroundings(Tokens(settings.tokens), Uuid7s().new, DoorTelemetry(), ready)
-        app = create_app(shop, around, read_url=settings.read_url)
+        app = create_app(shop_on(log, settings), around, read_url=settings.read_url)
         await serve_door(app, host=settings.host, port=settings.write_port)
