@@ -8,10 +8,10 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up test campaign check lint format lock build
+.PHONY: help install up test campaign check lint format openapi event-contracts lock build
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv/ from the lock; instant when nothing changed
 
@@ -46,6 +46,12 @@ lint: install ## check style, types, import contracts and the compose file
 format: install ## format the code, mend what can be mended
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+openapi: install ## write the OpenAPI documents of the doors anew; read the diff
+	$(BIN)/python -m runtime.openapi tests/contracts/openapi
+
+event-contracts: install ## write schema and sample of events that have none; those that have keep theirs
+	$(BIN)/python tests/contracts/write_event_contract.py
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" pyproject.toml

@@ -1,4 +1,4 @@
-"""Kill -9 of relay, projector and broker, in turn, while orders arrive: the read models still equal the log."""
+"""Kill -9 of relay, projector and broker while orders arrive: the read models still equal the log."""
 
 import asyncio
 import json
