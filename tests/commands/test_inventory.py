@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from tests.commands.conftest import DELIVERY, T0, House, only, written
 
+from commands import _reservations
 from commands.adjust_stock import AdjustStock, adjust_stock
 from commands.ports import StaleVersion
 from commands.receive_stock import ReceiveStock, receive_stock
@@ -72,6 +73,20 @@ async def test_an_adjustment_expires_the_overdue_in_its_way(house: House) -> Non
     receipt = await adjust_stock(house.shop(), house.issued(), count)
     assert written(receipt) == ["reservation.expired.v1", "stock.adjusted.v1"]
     assert house.stock("MUG").available == 0
+
+
+async def test_more_overdue_than_fit_one_append_are_expired_before_the_adjustment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reservations, "MAX_EXPIRIES", 3)
+    await house.sells("MUG", qty=5)
+    for _ in range(5):
+        await reserve_stock(house.shop(), house.issued(), wanted(("MUG", 1)))
+    house.clock.advance(TEN_MINUTES)
+    receipt = await adjust_stock(house.shop(), house.issued(), AdjustStock("MUG", "MAIN", "count", counted=0))
+    assert [len(append.events) for append, _ in house.log.given[-2:]] == [4, 4]
+    assert written(receipt) == ["reservation.expired.v1"] * 2 + ["stock.adjusted.v1", "stock.depleted.v1"]
+    assert (house.stock("MUG").available, house.stock("MUG").held) == (0, {})
 
 
 async def test_several_items_are_reserved_for_as_long_as_asked_or_ten_minutes(house: House) -> None:
