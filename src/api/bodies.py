@@ -14,7 +14,6 @@ from api.problems import (
     MALFORMED_JSON,
     MAX_ERRORS,
     UNSUPPORTED_MEDIA_TYPE,
-    Kind,
     Refused,
 )
 from domain.values import FieldError
@@ -23,8 +22,6 @@ MAX_BODY_BYTES: Final = 2**20
 MAX_DEPTH: Final = 16
 BODY_SECONDS: Final = 10.0
 """How long a client may take to send a body."""
-
-_CLOSE: Final = {"Connection": "close"}  # what is left of the body is not read
 
 
 async def read_json(request: Request) -> tuple[bytes, Any]:
@@ -50,18 +47,19 @@ async def _read(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
-                _refuse(BODY_TOO_LARGE, f"A body has at most {MAX_BODY_BYTES} bytes.")
+                raise _too_large()
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    _refuse(BODY_TOO_LARGE, f"A body has at most {MAX_BODY_BYTES} bytes.")
+                    raise _too_large()
     except TimeoutError:
-        _refuse(BODY_TIMEOUT, f"The body took longer than {BODY_SECONDS:.0f} seconds.")
+        detail = f"The body took longer than {BODY_SECONDS:.0f} seconds."
+        raise Refused(BODY_TIMEOUT, detail, headers={"Connection": "close"}) from None
     return bytes(body)
 
 
-def _refuse(kind: Kind, detail: str) -> NoReturn:
-    raise Refused(kind, detail, headers=_CLOSE)
+def _too_large() -> Refused:
+    return Refused(BODY_TOO_LARGE, f"A body has at most {MAX_BODY_BYTES} bytes.")
 
 
 def _parsed(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value

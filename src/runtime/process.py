@@ -11,6 +11,8 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
+from runtime.bounded_http import BoundedHttp
+
 logger = logging.getLogger(__name__)
 
 SUPERVISOR_VARIABLE: Final = "TALLYBOOK_SUPERVISOR_PID"
@@ -81,7 +83,7 @@ async def serve_door(app: Any, *, host: str, port: int) -> None:  # noqa: ANN401
         app,
         host=host,
         port=port,
-        http="httptools",
+        http=BoundedHttp,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -130,7 +130,6 @@ async def test_a_body_of_more_than_a_mebibyte_is_refused(door: WriteDoor) -> Non
     body = b'{"slug": "' + b"x" * MAX + b'"}'
     declared = await door.post("/products", body)
     assert (declared.status_code, declared.json()["code"]) == (413, "body_too_large")
-    assert declared.headers["Connection"] == "close"
     exactly = await door.post("/products", b" " * (MAX - 2) + b"{}")
     assert exactly.status_code == 422
 
