@@ -26,6 +26,7 @@ REQUEST_MS: Final = 4_000
 DELIVERY_MS: Final = 5_000
 FLUSH_S: Final = 6.0
 CLOSE_S: Final = 1.0
+END_S: Final = 4.0
 SESSION_MS: Final = 6_000
 HEARTBEAT_MS: Final = 1_000
 METADATA_MS: Final = 2_000
@@ -72,9 +73,10 @@ class _Thread:
             raise KafkaUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def end(self, last: Callable[[], object]) -> None:
-        """Runs `last` after what still runs, in its own time: the caller may be on its way out."""
-        self._executor.submit(last)
+        """Runs `last` after what still runs, and waits for it, but not for ever."""
+        ending = asyncio.wrap_future(self._executor.submit(last))
         self._executor.shutdown(wait=False)
+        await asyncio.wait({ending}, timeout=END_S)
 
 
 class Publisher:
@@ -249,7 +251,8 @@ class Subscriber:
         }
 
     def _recover(self) -> None:
-        """After a broker that forgot everything: topics it made by itself, offsets beyond their end."""
+        """A broker may come back without anything: topics it makes by itself, offsets beyond their end."""
+        _require_any(self._servers)
         self._check({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in self._topics})
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)

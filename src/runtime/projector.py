@@ -32,8 +32,9 @@ T = TypeVar("T")
 ROLE: Final = "tallybook_projector"
 POOL_SIZE: Final = 4
 WATCH_S: Final = 0.25
-FIRST_PAUSE_S: Final = 0.25
-LONGEST_PAUSE_S: Final = 5.0
+KAFKA_PAUSE_S: Final = 0.5
+AWAY_PAUSE_S: Final = 0.25
+"""How long a lane rests whose database could not be reached."""
 REFUSED_PAUSE_S: Final = 5.0
 """How long a lane rests whose event a fold refused."""
 
@@ -151,7 +152,7 @@ class Projector:
             raise
         except psycopg.OperationalError as away:
             logger.warning("%s, %s: %s", lane.table.build, lane.lane, away)
-            self._rests[lane] = clock() + FIRST_PAUSE_S
+            self._rests[lane] = clock() + AWAY_PAUSE_S
         except Exception:
             REFUSED.labels(lane.table.model.name).inc()
             logger.exception("%s, %s stands still", lane.table.build, lane.lane)
@@ -163,7 +164,7 @@ class Projector:
         """Whatever Kafka does, it is done again; meanwhile the watchdog does without."""
         await self._caught_up[table.build].wait()
         wanted = topics(await self._reader.lanes(), contexts_of(table.model))
-        pause = FIRST_PAUSE_S
+        level = logging.WARNING
         while True:
             subscriber = Subscriber(self._servers, f"tallybook.{table.build}", wanted)
             try:
@@ -171,14 +172,13 @@ class Projector:
                 while True:
                     arrived = await subscriber.poll()
                     await self._deliver(self._lanes[table.build], arrived)
-                    if arrived:
-                        pause = FIRST_PAUSE_S
+                    level = logging.WARNING
             except KafkaUnavailable as away:
-                logger.warning("%s does without Kafka: %s", table.model.name, away)
+                logger.log(level, "%s does without Kafka: %s", table.model.name, away)
+                level = logging.DEBUG  # once is enough
             finally:
                 await subscriber.close()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            await asyncio.sleep(KAFKA_PAUSE_S)
 
     async def _deliver(
         self,

@@ -1,10 +1,32 @@
-from collections.abc import AsyncIterator, Callable
+"""Read models under every way in which Kafka, the relay and other projectors can fail them."""
 
+import asyncio
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
 import pytest
-from history import history
+from history import Facts, history, received, stock_of
+from prometheus_client import REGISTRY
 from read_side import ReadSide, read_side, running
 
-pytestmark = pytest.mark.anyio
+from runtime import projector, relay
+from runtime.embedded.broker import broker_spec
+from runtime.embedded.child import Child
+from runtime.read_models.builds import AheadOfLog
+
+pytestmark = [
+    pytest.mark.anyio,
+    # kafka-python leaves the socket of a refused connection to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+START_SECONDS = 20.0
+JOIN_SECONDS = 20.0
+RECOVER_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -13,8 +35,150 @@ async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
         yield side
 
 
-async def test_without_kafka_every_row_equals_a_fresh_fold(side: ReadSide) -> None:
-    await side.write(list(history(seed=1, appends=100)))
+@pytest.fixture
+def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its first look it sleeps through the test: what arrives, Kafka has brought."""
+    monkeypatch.setattr(projector, "WATCH_S", 3600.0)
+
+
+class OwnBroker:
+    """A broker that a test may kill."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.servers = f"127.0.0.1:{port}"
+        self._spec = replace(broker_spec(port, log), stop_signal=signal.SIGKILL)
+        self._child: Child | None = None
+
+    async def start(self) -> None:
+        self._child = Child(self._spec)
+        await self._child.start()
+        await self._child.wait_ready(START_SECONDS)
+
+    async def kill(self) -> None:
+        if self._child:
+            await self._child.stop()
+        self._child = None
+
+
+@pytest.fixture
+async def own_broker(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[OwnBroker]:
+    broker = OwnBroker(free_port(), tmp_path / "broker.log")
+    await broker.start()
+    yield broker
+    await broker.kill()
+    gc.collect()
+
+
+def figure(name: str) -> float:
+    """A counter's value over all read models."""
+    return sum(
+        sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == f"tallybook_{name}_total"
+    )
+
+
+def split(facts: list[Facts]) -> tuple[list[Facts], list[Facts]]:
+    return facts[: len(facts) // 2], facts[len(facts) // 2 :]
+
+
+async def until(reached: Callable[[], bool], seconds: float = JOIN_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
+        while not reached():
+            await asyncio.sleep(0.02)
+
+
+async def test_without_kafka_the_watchdog_keeps_every_row_equal_to_a_fresh_fold(side: ReadSide) -> None:
+    past, future = split(list(history(seed=1, appends=80)))
+    await side.write(past)
     async with running(side.projector()):
         await side.converge()
-        await side.write(list(history(seed=2, appends=0))[:0])
+        await side.write(future)
+        await side.converge()
+
+
+async def test_kafka_alone_brings_every_event_in_the_chains_order(
+    side: ReadSide, own_broker: OwnBroker, no_watchdog: None
+) -> None:
+    past, future = split(list(history(seed=2, appends=60)))
+    await side.write(past)
+    from_log, gaps = figure("projector_log_events"), figure("projector_gaps")
+    async with running(side.projector(own_broker.servers), side.relay(own_broker.servers)):
+        await side.converge()
+        caught_up = figure("projector_log_events")
+        assert caught_up > from_log
+        await side.write(future)
+        await side.converge()
+    assert figure("projector_log_events") == caught_up
+    assert figure("projector_gaps") == gaps
+
+
+async def test_a_relay_stopped_between_sending_and_its_checkpoint_sends_again_what_is_then_ignored(
+    side: ReadSide, own_broker: OwnBroker, no_watchdog: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = asyncio.Event()
+
+    async def stop(point: str) -> None:
+        assert point == "after_send_before_checkpoint"
+        stopped.set()
+        await asyncio.sleep(3600)
+
+    async with running(side.projector(own_broker.servers)):
+        await side.converge()
+        with monkeypatch.context() as patch:
+            patch.setattr(relay, "reached", stop)
+            async with running(side.relay(own_broker.servers)):
+                await side.write(list(history(seed=3, appends=20)))
+                await asyncio.wait_for(stopped.wait(), JOIN_SECONDS)
+        duplicates = figure("projector_duplicates")
+        async with running(side.relay(own_broker.servers)):
+            await side.converge()
+            await until(lambda: figure("projector_duplicates") > duplicates)
+        assert await side.differing() == []
+
+
+def brought_by_kafka() -> float:
+    return figure("projector_applied_events") - figure("projector_log_events")
+
+
+async def test_a_broker_that_came_back_empty_is_used_again(side: ReadSide, own_broker: OwnBroker) -> None:
+    first, second = split(list(history(seed=4, appends=60)))
+    async with running(side.projector(own_broker.servers), side.relay(own_broker.servers)):
+        await side.write(first)
+        await side.converge()
+        await own_broker.kill()
+        await side.write(second)
+        await side.converge()
+        await own_broker.start()
+        before = brought_by_kafka()
+        async with asyncio.timeout(RECOVER_SECONDS):
+            while brought_by_kafka() == before:
+                await side.writer.append((stock_of(0), received(0, 1)))
+                await asyncio.sleep(0.05)
+        await side.converge()
+
+
+async def test_two_projectors_share_the_work_and_the_rows_are_right(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    facts = list(history(seed=5, appends=120))
+    services = [side.projector(own_broker.servers) for _ in range(2)]
+    async with running(*services, side.relay(own_broker.servers)):
+        for start in range(0, len(facts), 20):
+            await side.write(facts[start : start + 20])
+        await side.converge()
+
+
+async def test_a_read_model_ahead_of_the_log_stops_the_projector_and_says_what_to_do(side: ReadSide) -> None:
+    await side.write(list(history(seed=6, appends=5)))
+    async with running(side.projector()):
+        await side.converge()
+    async with await psycopg.AsyncConnection.connect(side.read_url, autocommit=True) as owner:
+        await owner.execute(
+            "update read.checkpoints set event_id = gen_random_uuid() "
+            "where position > 0 and context = 'orders'"
+        )
+
+    with pytest.raises(AheadOfLog, match=r"which the log does not have.*drop table read\.order_detail_"):
+        await side.projector().run()
