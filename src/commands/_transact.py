@@ -77,7 +77,10 @@ async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
     async with shop.turnstiles.through(plan.queue, deadline):
         if shop.states.moved_on(plan.streams.tips):
             plan = await _planned(shop, issued, decide)
-        return await _settled(shop, issued, decide, plan, deadline)
+        if plan.queue:
+            return await _settled(shop, issued, decide, plan, deadline)
+    # It writes nothing, so it keeps nobody waiting: refusals share a batch.
+    return await _settled(shop, issued, decide, plan, deadline)
 
 
 async def _settled(shop: Shop, issued: Issued, decide: Decide, plan: _Plan, deadline: float) -> Receipt:
