@@ -109,6 +109,16 @@ async def test_a_decision_asks_for_all_it_expects_at_once(house: House) -> None:
     assert streams.read(PRICE, "v1") == PRICE.initial
 
 
+async def test_a_decision_does_not_ask_for_what_is_known(house: House) -> None:
+    states = States(house.log)
+    await states.load({"sku-A1": SKU})
+    streams = Streams(states, house.clock, None)
+    streams.expect(SKU, ["A1", "B1"])
+    with pytest.raises(NotLoaded) as missing:
+        streams.read(PRICE, "v1")
+    assert missing.value.streams == {"sku-B1": SKU, "price-v1": PRICE}
+
+
 async def test_what_was_expected_and_not_read_has_no_tip(house: House) -> None:
     states = States(house.log)
     await states.load({"sku-A1": SKU, "sku-B1": SKU})
