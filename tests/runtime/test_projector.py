@@ -89,13 +89,16 @@ async def until(reached: Callable[[], bool], seconds: float = JOIN_SECONDS) -> N
             await asyncio.sleep(0.02)
 
 
-async def test_without_kafka_the_watchdog_keeps_every_row_equal_to_a_fresh_fold(side: ReadSide) -> None:
+async def test_without_kafka_the_watchdog_keeps_every_row_equal_to_a_fresh_fold(
+    new_database: Callable[[], str],
+) -> None:
     past, future = split(list(history(seed=1, appends=80)))
-    await side.write(past)
-    async with running(side.projector()):
-        await side.converge()
-        await side.write(future)
-        await side.converge()
+    async with read_side(new_database, apart=True) as side:
+        await side.write(past)
+        async with running(side.projector()):
+            await side.converge()
+            await side.write(future)
+            await side.converge()
 
 
 async def test_kafka_alone_brings_every_event_in_the_chains_order(

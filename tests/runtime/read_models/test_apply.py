@@ -1,0 +1,113 @@
+"""The fold's transaction: rows and checkpoint together, or neither."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from history import history, item, received, stock_of
+from read_side import ReadSide, read_side
+
+from domain.envelope import Mark, Recorded
+from domain.location import LocationRegistered
+from domain.stock import StockDepleted
+from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.read_models import apply as applying
+from runtime.read_models import builds
+from runtime.read_models.apply import Step, apply
+from runtime.read_models.tables import Table
+from runtime.read_models.verify import differing_rows
+
+pytestmark = pytest.mark.anyio
+
+TABLE = Table(STOCK_AVAILABILITY)
+
+
+@pytest.fixture
+async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
+    async with read_side(new_database) as side:
+        async with side.pool.connection() as connection:
+            await builds.create(connection, TABLE, await side.reader.lanes(), await side.reader.incarnation())
+        yield side
+
+
+async def step(side: ReadSide, events: tuple[Recorded, ...], before: Mark = builds.NOWHERE) -> Step:
+    return Step(events[0].context, events[0].lane, await side.reader.incarnation(), before, events)
+
+
+async def applied(side: ReadSide, wanted: Step) -> bool:
+    async with side.pool.connection() as connection:
+        return await apply(connection, TABLE, wanted)
+
+
+async def stored(side: ReadSide) -> list[tuple[str, int, int]]:
+    """Key, on hand, revision."""
+    async with side.pool.connection() as connection:
+        rows = await connection.execute(f"select id, on_hand, revision from read.{TABLE.build} order by id")
+        return await rows.fetchall()
+
+
+async def mark(side: ReadSide, lane: builds.Lane) -> Mark:
+    async with side.pool.connection() as connection:
+        return (await builds.marks_of(connection, [TABLE.build]))[TABLE.build][lane]
+
+
+async def test_a_step_that_does_not_begin_at_the_checkpoint_changes_nothing(side: ReadSide) -> None:
+    first = await side.writer.append((stock_of(0), received(0, 5)))
+    second = await side.writer.append((stock_of(0), received(0, 7)))
+
+    assert not await applied(side, await step(side, second, before=Mark(1, first[0].event_id)))
+    assert await stored(side) == []
+    assert await applied(side, await step(side, first))
+    assert not await applied(side, await step(side, first))
+    assert await stored(side) == [("SKU0@MAIN", 5, 1)]
+
+
+async def test_a_crash_before_the_commit_leaves_neither_row_nor_checkpoint(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = await side.writer.append((stock_of(0), received(0, 5)))
+
+    async def crash(point: str) -> None:
+        raise ConnectionAbortedError(point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "reached", crash)
+        with pytest.raises(ConnectionAbortedError, match="after_rows_before_commit"):
+            await applied(side, await step(side, events))
+
+    assert await stored(side) == []
+    assert await mark(side, (events[0].context, events[0].lane)) == builds.NOWHERE
+
+
+async def test_an_event_that_feeds_no_row_moves_the_checkpoint_all_the_same(side: ReadSide) -> None:
+    events = await side.writer.append(("location-L1", LocationRegistered("L1", "Berlin", "DE")))
+
+    assert await applied(side, await step(side, events))
+
+    assert await stored(side) == []
+    assert await mark(side, (events[0].context, events[0].lane)) == Mark(1, events[0].event_id)
+
+
+async def test_a_revision_is_raised_once_a_step_that_changes_the_row(side: ReadSide) -> None:
+    events = await side.writer.append((stock_of(0), received(0, 5)), (stock_of(0), received(0, 6)))
+    await applied(side, await step(side, events))
+    assert await stored(side) == [("SKU0@MAIN", 11, 1)]
+
+    more = await side.writer.append((stock_of(0), StockDepleted(*item(0), available=0)))
+    await applied(side, await step(side, more, before=Mark(2, events[-1].event_id)))
+    assert await stored(side) == [("SKU0@MAIN", 11, 2)]  # the row shows the stream's version
+
+
+async def test_workers_on_lanes_that_feed_the_same_rows_wait_for_each_other(side: ReadSide) -> None:
+    """All events of a lane in one step, all lanes at once, each pair of lanes on common rows."""
+    await side.write(list(history(seed=21, appends=60)))
+    lanes: dict[builds.Lane, list[Recorded]] = {}
+    for event in await side.reader.read(0):
+        if event.context == "inventory":
+            lanes.setdefault((event.context, event.lane), []).append(side.reader.decode(event))
+
+    done = await asyncio.gather(*[applied(side, await step(side, tuple(e))) for e in lanes.values()])
+
+    assert all(done)
+    async with side.pool.connection() as connection:
+        assert await differing_rows(side.reader, connection, STOCK_AVAILABILITY) == []
