@@ -175,7 +175,7 @@ def announce(settings: Settings, ports: Ports, *, as_json: bool) -> None:
         listening = "\n".join(f"  {name} door: {url}" for name, url in doors.items())
         sys.stdout.write(
             f"\nTallybook is up.\n{listening}\n  further write doors: {', '.join(write[1:]) or 'none'}\n"
-            f"  API documents: {doors['write']}/docs and so on\n  home: {settings.home}\n\n"
+            f"  each has /openapi.json, /readyz and /metrics\n  home: {settings.home}\n\n"
             f"A first command:\n\n{first_command(doors['write'], settings.tokens['catalogue'])}\n\n"
             "Ctrl-C stops everything.\n"
         )
