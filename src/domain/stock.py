@@ -287,6 +287,8 @@ def adjust(
 
 def change_on_hand(state: Stock, *, delta: int | None, counted: int | None) -> int:
     """The units by which an adjustment by `delta` or to `counted` changes what is on hand."""
+    if delta == 0 and counted is None:
+        raise InvalidFields((FieldError("/delta", "out_of_range", "an adjustment by nothing"),))
     if delta is not None and counted is None:
         return delta
     if counted is not None and delta is None:

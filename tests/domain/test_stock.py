@@ -108,6 +108,11 @@ def test_an_adjustment_says_one_of_difference_and_count(given: type[Given], fact
     given(STOCK, received(5)).when(stock.adjust, **adjustment(**facts)).then(InvalidFields((error,)))
 
 
+def test_an_adjustment_by_nothing_is_refused(given: type[Given]) -> None:
+    error = FieldError("/delta", "out_of_range", "an adjustment by nothing")
+    given(STOCK, received(5)).when(stock.adjust, **adjustment(delta=0)).then(InvalidFields((error,)))
+
+
 def test_an_adjustment_of_more_than_100_units_needs_a_note(given: type[Given]) -> None:
     plenty = given(STOCK, received(500))
     error = FieldError("/note", "note_required", "more than 100 units")
