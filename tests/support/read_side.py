@@ -47,14 +47,16 @@ class ReadSide:
             ]
 
     async def converge(self) -> None:
-        """Until every row of every read model equals a fresh fold of the log."""
+        """Until every read model has caught up once, and every row equals a fresh fold of the log."""
         async with asyncio.timeout(CONVERGE_SECONDS):
             while not await self._equal():
                 await asyncio.sleep(0.05)
 
     async def _equal(self) -> bool:
         try:
-            return await self.differing() == []
+            async with self.pool.connection() as connection:
+                ready = await connection.execute("select from read.builds where caught_up")
+            return ready.rowcount == len(READ_MODELS) and await self.differing() == []
         except UndefinedTable:  # a projector is only starting
             return False
 
