@@ -66,17 +66,23 @@ def reserved(
 
 
 def expiries_first(streams: Streams, wanted: Sequence[Wanted], at: datetime) -> First | None:
-    """If more than `MAX_EXPIRIES` overdue reservations are in the way: expire so many, and decide again."""
+    """If more than `MAX_EXPIRIES` overdue reservations are in the way: expire so many, and decide again.
+
+    Not where that would not give enough stock: a refusal leaves nothing behind.
+    """
     left = MAX_EXPIRIES
     overdue: dict[str, list[StockEvent]] = {}
+    first: First | None = None
     for want in wanted:
         state = _stock(streams, want.item)
         expiries = stock.overdue(state, qty=want.qty, at=at)
+        if state.available + sum(event.qty for event in expiries) < want.qty:
+            return None
         overdue[_stream(want.item)] = stock.noting_edges(state, [*expiries[:left]], want.item)
         if len(expiries) > left:
-            return First(overdue)
-        left -= len(expiries)
-    return None
+            first = first or First({**overdue})
+        left = max(left - len(expiries), 0)
+    return first
 
 
 def expect_stock(streams: Streams, items: Sequence[tuple[str, str]]) -> None:

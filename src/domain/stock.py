@@ -303,6 +303,8 @@ def overdue(state: Stock, *, qty: int, at: datetime) -> list[ReservationExpired]
     """
     expired: list[ReservationExpired] = []
     missing = qty - state.available
+    if missing <= 0:
+        return expired
     for held in sorted(state.held.values(), key=lambda held: (held.expires_at, held.reservation_id)):
         if missing <= 0 or held.expires_at > at:
             break

@@ -89,6 +89,21 @@ async def test_more_overdue_than_fit_one_append_are_expired_before_the_adjustmen
     assert (house.stock("MUG").available, house.stock("MUG").held) == (0, {})
 
 
+async def test_what_will_be_refused_all_the_same_expires_nothing_before(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reservations, "MAX_EXPIRIES", 3)
+    await house.sells("MUG", qty=5)
+    await house.sells("CUP", qty=1)
+    for _ in range(5):
+        await reserve_stock(house.shop(), house.issued(), wanted(("MUG", 1)))
+    house.clock.advance(TEN_MINUTES)
+    before = len(house.log.recorded)
+    with pytest.raises(InsufficientStock):
+        await reserve_stock(house.shop(), house.issued(), wanted(("MUG", 5), ("CUP", 2)))
+    assert len(house.log.recorded) == before
+
+
 async def test_several_items_are_reserved_for_as_long_as_asked_or_ten_minutes(house: House) -> None:
     await house.sells("MUG", qty=5)
     await house.sells("CUP", qty=5)
