@@ -67,7 +67,8 @@ class Log(Protocol):
     """The log as writers see it.
 
     Raises `LogFull` before anything is queued, `OutcomeUnknown` when the connection broke while
-    committing, `LogUnavailable` when nothing was sent.
+    committing, `LogUnavailable` when nothing was done; ValueError for an append that no log takes: limits
+    passed, names that cannot be stored, an event id that the log has already.
     """
 
     @property
@@ -76,7 +77,10 @@ class Log(Protocol):
     async def append(self, append: Append) -> Verdict: ...
 
     async def read_streams(self, after: Mapping[str, int]) -> Mapping[str, Sequence[Recorded]]:
-        """The events of each stream after the given version (0: all), all read in one snapshot."""
+        """The events of each stream after the given version (0: all), all read in one snapshot.
+
+        Every stream asked for is a key, also one that does not exist.
+        """
         ...
 
     async def read_positions(self, first_position: int, count: int) -> Sequence[Recorded]: ...
@@ -87,7 +91,7 @@ class LogFull(Exception):
 
 
 class LogUnavailable(Exception):
-    """The log cannot be reached; nothing was sent."""
+    """The log cannot be reached; nothing was done."""
 
 
 class OutcomeUnknown(Exception):

@@ -3,16 +3,20 @@
 A field that this code does not know is passed over when reading: a later release added it, as optional.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
 import domain
 from domain.envelope import Metadata
 from domain.values import Event
+
+NUL: Final = rb"\u0000"
+_HOLDS_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # a backslash before it may be escaped itself
 
 Times = tuple[tuple[str, Callable[[str, Any], None]], ...]
 
@@ -27,9 +31,12 @@ class UnknownEvent(ValueError):
 
 
 def encode(value: Event | Metadata) -> bytes:
-    """ValueError if a time in it is naive."""
+    """ValueError if a time in it is naive, or a text is none of PostgreSQL's: with a NUL or half a pair."""
     _require_aware(value)
-    return _encoder.encode(value)
+    encoded = _encoder.encode(value)
+    if NUL in encoded and _HOLDS_NUL.search(encoded):
+        raise ValueError("a text with a NUL")
+    return encoded
 
 
 def decode(stored_name: str, data: bytes) -> Event:
@@ -76,10 +83,12 @@ def _refuse_naive(name: str, value: Any) -> None:  # noqa: ANN401 - decoded
         raise ValueError(f"{name} has no time zone: {value}")
 
 
-def _check_parts(name: str, value: Any) -> None:  # noqa: ANN401 - an optional, or a tuple
+def _check_parts(name: str, value: Any) -> None:  # noqa: ANN401 - an optional, or a container
     if isinstance(value, datetime):
         _refuse_naive(name, value)
-    elif isinstance(value, tuple | list):
+    elif isinstance(value, Mapping):
+        _check_parts(name, tuple(value.items()))
+    elif isinstance(value, tuple | list | set | frozenset):
         for part in value:
             _check_parts(name, part)
     elif is_dataclass(value):

@@ -1,14 +1,17 @@
 """Brings a database to the schema of this release: files of SQL, in the order of their names, each once.
 
 `NNNN_what.pre.sql` may run while the release before still serves, `….post.sql` when it does not any more.
+Before them, every time, `roles.sql`: what a cluster holds and a database cannot record.
 """
 
+import asyncio
 import hashlib
 import logging
 from importlib.resources import files
 from typing import Final
 
 from psycopg import AsyncConnection
+from psycopg.errors import DuplicateObject, InternalError_, UniqueViolation
 
 from runtime.process import CannotStart
 from runtime.settings import Settings
@@ -16,6 +19,10 @@ from runtime.settings import Settings
 logger = logging.getLogger(__name__)
 
 CONNECT_S: Final = 10
+LOCK_WAIT: Final = "120s"
+"""How long one migration waits for another, or for a table in use."""
+ROLES_TRIES: Final = 10
+ROLES_PAUSE_S: Final = 0.1
 DEFAULT_LANES: Final = 8
 
 
@@ -33,16 +40,41 @@ async def migrate(url: str, schema: str, *, lanes: int = DEFAULT_LANES) -> list[
 
     `lanes` counts when the log is made, and never again. Several may try at once.
     """
-    folder = files("runtime") / "migrations" / schema
-    texts = {entry.name: entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".sql")}
+    migrations = files("runtime") / "migrations"
+    texts = {
+        entry.name: entry.read_text()
+        for entry in (migrations / schema).iterdir()
+        if entry.name.endswith(".sql")
+    }
     applied = []
-    async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_S) as connection:
+    async with await AsyncConnection.connect(
+        url, autocommit=True, connect_timeout=CONNECT_S, options=f"-c lock_timeout={LOCK_WAIT}"
+    ) as connection:
+        await _make_roles(connection, (migrations / "roles.sql").read_text())
         await connection.execute("select set_config('tallybook.lanes', %s, false)", (str(lanes),))
         for name in sorted(texts):
             if await _apply(connection, schema, name, texts[name]):
                 logger.info("applied %s/%s", schema, name)
                 applied.append(name)
     return applied
+
+
+async def _make_roles(connection: AsyncConnection, text: str) -> None:
+    """Another database of the cluster may do the same, and no lock covers both: the loser tries again."""
+    for tries_left in reversed(range(ROLES_TRIES)):
+        try:
+            await connection.execute(text.encode())
+        except (
+            DuplicateObject,
+            UniqueViolation,
+            InternalError_,
+        ) as beaten:  # the last: "concurrently updated"
+            if not tries_left:
+                raise
+            logger.info("the roles are being made by another migration: %s", beaten)
+            await asyncio.sleep(ROLES_PAUSE_S)
+        else:
+            return
 
 
 async def _apply(connection: AsyncConnection, schema: str, name: str, text: str) -> bool:

@@ -13,7 +13,9 @@ Pool = AsyncConnectionPool[Connection]
 
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
-# As on the roles (migrations/log/0001): taking a role does not apply what is set on it.
+SILENCE_MS: Final = 30_000
+"""How long a peer may leave what we sent unacknowledged; keep-alives watch only a connection that rests."""
+# As on the roles (migrations/roles.sql): taking a role does not apply what is set on it.
 TIME_OUTS: Final = {
     "statement_timeout": "30s",
     "lock_timeout": "10s",
@@ -34,6 +36,7 @@ def arguments(role: str, **settings: str) -> dict[str, Any]:
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
+        "tcp_user_timeout": SILENCE_MS,
     }
 
 

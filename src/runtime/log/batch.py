@@ -1,7 +1,7 @@
-"""A batch of appends as the arrays that `log.append` takes: streams stand once, everything else points at them."""
+"""A batch of appends as the arrays that `log.append` takes: a stream stands once, the rest points at it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
@@ -11,14 +11,16 @@ from domain.envelope import Recorded
 from domain.values import category_of
 from runtime.codec import encode
 from runtime.lanes import lane_of
+from runtime.log import packing
+from runtime.log.packing import BIGINT, BYTEA, INTEGER, SMALLINT, TEXT, UUID, Packed, array, array_of
 
 CALL: Final[LiteralString] = """
-select verdicts, firsts, counts, at, head from log.append(
+select verdicts, firsts, counts, at from log.append(
     %(writer)s::uuid, %(generation)s::bigint,
-    %(streams)s::text[], %(contexts)s::text[], %(lanes)s::smallint[],
-    %(tip_counts)s::integer[], %(event_counts)s::integer[], %(digests)s::bytea[], %(fingerprints)s::bytea[],
-    %(tip_streams)s::integer[], %(tip_versions)s::bigint[], %(tip_ids)s::uuid[],
-    %(event_tips)s::integer[], %(event_ids)s::uuid[], %(event_types)s::text[],
+    %(streams)b::text[], %(contexts)b::text[], %(lanes)b::smallint[],
+    %(tip_counts)b::integer[], %(event_counts)b::integer[], %(digests)b::bytea[], %(fingerprints)b::bytea[],
+    %(tip_streams)b::integer[], %(tip_versions)b::bigint[], %(tip_ids)b::uuid[],
+    %(event_tips)b::integer[], %(event_ids)b::uuid[], %(event_types)b::text[],
     %(event_data)b::bytea[], %(event_metadata)b::bytea[]
 )
 """
@@ -26,76 +28,83 @@ select verdicts, firsts, counts, at, head from log.append(
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An append and the bytes of its events."""
+    """An append, and what of it can be packed before it is known who shares its batch."""
 
     append: Append
-    data: tuple[bytes, ...]
+    digest: bytes
+    fingerprint: bytes
+    tip_versions: bytes
+    tip_ids: bytes
+    event_tips: tuple[int, ...]
+    """Of each event, the place of its stream among the tips, from 0."""
+    event_ids: bytes
+    event_types: bytes
+    data: bytes
     metadata: bytes
 
     @classmethod
     def of(cls, append: Append) -> "Encoded":
-        return cls(append, tuple(encode(new.event) for new in append.events), encode(append.metadata))
+        """ValueError for an event that cannot be stored."""
+        places = {stream: place for place, stream in enumerate(append.tips)}
+        tips, events = append.tips.values(), append.events
+        return cls(
+            append,
+            packing.element(append.digest),
+            packing.element(append.fingerprint),
+            packing.integers([tip.version for tip in tips], BIGINT[1]),
+            packing.ids(tip.event_id for tip in tips),
+            tuple(places[new.stream] for new in events),
+            packing.ids(new.event_id for new in events),
+            b"".join(packing.element(new.event.TYPE.encode()) for new in events),
+            b"".join(packing.element(encode(new.event)) for new in events),
+            packing.element(encode(append.metadata)) * len(events),
+        )
 
     @property
     def size(self) -> int:
-        """Bytes of its events as they are stored."""
-        return sum(map(len, self.data)) + len(self.metadata) * len(self.data)
+        """About as many bytes as it has in a batch."""
+        return (
+            sum(map(len, self.append.tips))
+            + len(self.tip_versions)
+            + len(self.tip_ids)
+            + len(self.event_ids)
+            + len(self.data)
+            + len(self.metadata)
+        )
 
 
-@dataclass(slots=True)
-class _Arrays:
-    streams: dict[str, int] = field(default_factory=dict)
-    tip_streams: list[int] = field(default_factory=list)
-    tip_versions: list[int] = field(default_factory=list)
-    tip_ids: list[str] = field(default_factory=list)
-    event_tips: list[int] = field(default_factory=list)
-    event_ids: list[str] = field(default_factory=list)
-    event_types: list[str] = field(default_factory=list)
-    event_data: list[bytes] = field(default_factory=list)
-    event_metadata: list[bytes] = field(default_factory=list)
-
-    def add(self, encoded: Encoded) -> None:
-        tip_of: dict[str, int] = {}
-        for stream, tip in encoded.append.tips.items():
-            self.tip_streams.append(self.streams.setdefault(stream, len(self.streams) + 1))
-            self.tip_versions.append(tip.version)
-            self.tip_ids.append(tip.event_id)
-            tip_of[stream] = len(self.tip_streams)
-        for new, data in zip(encoded.append.events, encoded.data, strict=True):
-            self.event_tips.append(tip_of[new.stream])
-            self.event_ids.append(new.event_id)
-            self.event_types.append(new.event.TYPE)
-            self.event_data.append(data)
-            self.event_metadata.append(encoded.metadata)
-
-
-def parameters_of(batch: Sequence[Encoded], lanes: int) -> dict[str, Any]:
-    arrays = _Arrays()
+def parameters_of(batch: Sequence[Encoded], lanes: int) -> dict[str, Packed]:
+    streams: dict[str, int] = {}
+    tip_streams: list[int] = []
+    event_tips: list[int] = []
     for encoded in batch:
-        arrays.add(encoded)
-    streams = list(arrays.streams)
+        first = len(tip_streams) + 1
+        tip_streams.extend(streams.setdefault(stream, len(streams) + 1) for stream in encoded.append.tips)
+        event_tips.extend(first + place for place in encoded.event_tips)
+    tips, events, appends = len(tip_streams), len(event_tips), len(batch)
+    contexts = (CONTEXTS[category_of(stream)] for stream in streams)
     return {
-        "streams": streams,
-        "contexts": [CONTEXTS[category_of(stream)] for stream in streams],
-        "lanes": [lane_of(stream, lanes) for stream in streams],
-        "tip_counts": [len(encoded.append.tips) for encoded in batch],
-        "event_counts": [len(encoded.append.events) for encoded in batch],
-        "digests": [encoded.append.digest for encoded in batch],
-        "fingerprints": [encoded.append.fingerprint for encoded in batch],
-        "tip_streams": arrays.tip_streams,
-        "tip_versions": arrays.tip_versions,
-        "tip_ids": arrays.tip_ids,
-        "event_tips": arrays.event_tips,
-        "event_ids": arrays.event_ids,
-        "event_types": arrays.event_types,
-        "event_data": arrays.event_data,
-        "event_metadata": arrays.event_metadata,
+        "streams": array(TEXT, len(streams), (packing.element(stream.encode()) for stream in streams)),
+        "contexts": array(TEXT, len(streams), (packing.element(context.encode()) for context in contexts)),
+        "lanes": array_of(SMALLINT, [lane_of(stream, lanes) for stream in streams]),
+        "tip_counts": array_of(INTEGER, [len(encoded.append.tips) for encoded in batch]),
+        "event_counts": array_of(INTEGER, [len(encoded.append.events) for encoded in batch]),
+        "digests": array(BYTEA, appends, (encoded.digest for encoded in batch)),
+        "fingerprints": array(BYTEA, appends, (encoded.fingerprint for encoded in batch)),
+        "tip_streams": array_of(INTEGER, tip_streams),
+        "tip_versions": array(BIGINT[0], tips, (encoded.tip_versions for encoded in batch)),
+        "tip_ids": array(UUID, tips, (encoded.tip_ids for encoded in batch)),
+        "event_tips": array_of(INTEGER, event_tips),
+        "event_ids": array(UUID, events, (encoded.event_ids for encoded in batch)),
+        "event_types": array(TEXT, events, (encoded.event_types for encoded in batch)),
+        "event_data": array(BYTEA, events, (encoded.data for encoded in batch)),
+        "event_metadata": array(BYTEA, events, (encoded.metadata for encoded in batch)),
     }
 
 
 def verdicts_of(batch: Sequence[Encoded], row: Sequence[Any], lanes: int) -> list[Verdict]:
     """What the database said of each append, in order."""
-    verdicts, firsts, counts, recorded_at, _ = row
+    verdicts, firsts, counts, recorded_at = row
     if not len(verdicts) == len(firsts) == len(counts) == len(batch):
         raise AssertionError(f"{len(verdicts)} verdicts on {len(batch)} appends")
     said: list[Verdict] = []

@@ -1,27 +1,46 @@
 """What no append may pass, whichever log it is given to."""
 
+import re
 from typing import Final
 
 from commands.ports import MAX_EVENTS_PER_APPEND, MAX_STREAMS_PER_APPEND, Append
 from domain import CONTEXTS
-from domain.values import category_of
+from domain.values import ID_PATTERN, category_of
 
 MAX_STREAM_CHARS: Final = 120
+MAX_VERSION: Final = 2**63 - 1
 DIGEST_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 32
+
+_is_id: Final = re.compile(ID_PATTERN).fullmatch
 
 
 def check(append: Append) -> None:
     """ValueError for an append that no log takes: the caller's mistake, not a refusal."""
     if len(append.tips) > MAX_STREAMS_PER_APPEND or len(append.events) > MAX_EVENTS_PER_APPEND:
         raise ValueError(f"an append of {len(append.tips)} streams and {len(append.events)} events")
-    for stream in append.tips:
-        if len(stream) > MAX_STREAM_CHARS or category_of(stream) not in CONTEXTS:
-            raise ValueError(f"{stream} is not the name of a stream")
+    for stream, tip in append.tips.items():
+        if len(stream) > MAX_STREAM_CHARS or category_of(stream) not in CONTEXTS or not _is_storable(stream):
+            raise ValueError(f"{stream!r} is not the name of a stream")
+        if not 0 <= tip.version <= MAX_VERSION or not _is_id(tip.event_id):
+            raise ValueError(f"{tip} is not the tip of a stream")
     for new in append.events:
         if new.stream not in append.tips:
             raise ValueError(f"an event for {new.stream}, which has no tip")
+        if not _is_id(new.event_id):
+            raise ValueError(f"{new.event_id!r} is not the id of an event: a UUID, in lower case")
     if append.digest is not None and (
         len(append.digest) != DIGEST_BYTES or len(append.fingerprint or b"") != FINGERPRINT_BYTES
     ):
         raise ValueError("a digest has 16 bytes and comes with a fingerprint of 32")
+
+
+def _is_storable(name: str) -> bool:
+    """Whether PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
+    if "\0" in name:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,6 +10,7 @@ from domain import CONTEXTS
 from domain.envelope import NOTHING, Recorded, Tip
 from domain.values import category_of
 from runtime.lanes import lane_of
+from runtime.log.batch import Encoded
 from runtime.log.limits import check
 
 INCARNATION: Final = "00000000-0000-4000-8000-000000000001"
@@ -21,6 +22,7 @@ class MemoryLog:
         self._clock = clock
         self._events: list[Recorded] = []
         self._streams: dict[str, list[Recorded]] = {}
+        self._ids: set[str] = set()
         self._requests: dict[bytes, tuple[bytes | None, int, int]] = {}
 
     @property
@@ -29,12 +31,17 @@ class MemoryLog:
 
     async def append(self, append: Append) -> Verdict:
         check(append)
+        Encoded.of(append)
         await asyncio.sleep(0)  # as any log, it lets others go first
         if append.digest is not None and (bound := self._requests.get(append.digest)):
             fingerprint, first, count = bound
             return Duplicate(first, count) if fingerprint == append.fingerprint else Mismatch()
         if any(self._tip(stream) != tip for stream, tip in append.tips.items()):
             return Conflict()
+        ids = {new.event_id for new in append.events}
+        if len(ids) < len(append.events) or ids & self._ids:
+            raise ValueError("an event id that the log has already")
+        self._ids |= ids
         recorded_at = self._next_time()
         recorded = tuple(self._record(append, number, recorded_at) for number in range(len(append.events)))
         if recorded and append.digest is not None:

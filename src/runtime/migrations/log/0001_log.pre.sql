@@ -1,30 +1,5 @@
 -- The log: every event there ever was, gap-free, in commit order. `log.append` is the only way in.
 
-do $$
-declare
-    wanted text;
-begin
-    -- Roles belong to the whole cluster: another database may have made them, or be making them now.
-    foreach wanted in array array[
-        'tallybook_writer', 'tallybook_reader', 'tallybook_relay', 'tallybook_projector', 'tallybook_policies'
-    ] loop
-        begin
-            execute format('create role %I nologin', wanted);
-        exception when duplicate_object or unique_violation then
-            null;
-        end;
-        execute format('alter role %I set statement_timeout = ''30s''', wanted);
-        execute format('alter role %I set lock_timeout = ''10s''', wanted);
-        execute format('alter role %I set transaction_timeout = ''60s''', wanted);
-        execute format('alter role %I set idle_in_transaction_session_timeout = ''30s''', wanted);
-        execute format('grant %I to %I with inherit false, set true', wanted, current_user);
-        if exists (select from pg_roles where rolname = 'tallybook_service') then
-            execute format('grant %I to tallybook_service with inherit false, set true', wanted);
-        end if;
-    end loop;
-end
-$$;
-
 create schema log;
 create schema relay;
 create schema policies;
@@ -108,23 +83,16 @@ create table policies.timers (
 );
 create index timers_by_due_at on policies.timers (policy, due_at);
 
--- The first 8 bytes of the name's SHA-256 as a number, modulo the lanes.
+-- The first 8 bytes of the name's SHA-256 as an unsigned number, modulo the lanes. Flipping the sign bit of the
+-- signed number subtracts 2^63, which the last terms add again, modulo the lanes; so it is hashed only once.
 create function log.lane_of(stream text, lanes integer) returns smallint
 language sql immutable parallel safe
 return (
     (
         (
-            get_byte(sha256(convert_to(stream, 'UTF8')), 0)::bigint << 24
-            | get_byte(sha256(convert_to(stream, 'UTF8')), 1) << 16
-            | get_byte(sha256(convert_to(stream, 'UTF8')), 2) << 8
-            | get_byte(sha256(convert_to(stream, 'UTF8')), 3)
-        ) % lanes * (4294967296 % lanes)
-        + (
-            get_byte(sha256(convert_to(stream, 'UTF8')), 4)::bigint << 24
-            | get_byte(sha256(convert_to(stream, 'UTF8')), 5) << 16
-            | get_byte(sha256(convert_to(stream, 'UTF8')), 6) << 8
-            | get_byte(sha256(convert_to(stream, 'UTF8')), 7)
-        )
+            ('x' || encode(substr(sha256(convert_to(stream, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint
+            # (-9223372036854775808)
+        ) % lanes + lanes + 9223372036854775807 % lanes + 1
     ) % lanes
 )::smallint;
 

@@ -24,6 +24,15 @@ begin
 end
 $$;
 
+-- Whether an array has this many elements, counted from 1, and only where they may be, nulls.
+create function log.fits(given anycompatiblearray, length integer, nulls boolean) returns boolean
+language sql immutable parallel safe
+as $$
+select given is not null
+    and coalesce(array_dims(given), '[1:0]') = '[1:' || length || ']'
+    and (nulls or array_position(given, null) is null)
+$$;
+
 -- A batch of appends, dictionary-encoded. Streams: name, context and lane of each distinct one. Appends: how many
 -- tips and events each has, its request's digest and fingerprint (null where nothing can repeat). Tips: the
 -- number of the stream, and the version and event id that its last event must have (0 and the nil id: none).
@@ -32,6 +41,9 @@ $$;
 -- Verdicts, one an append: 1 appended, from position `first`; 2 conflict; 3 duplicate of the `count` events from
 -- `first`; 4 mismatch: the digest is bound to another fingerprint. An append of no events (a refusal) is
 -- judged in the same way and writes nothing.
+--
+-- What makes holes, or pairs one thing with another, is refused here (TB003). That a new stream's context is the one
+-- of its category is left to the caller, who knows the categories; it never changes afterwards.
 create function log.append(
     in_writer uuid, in_generation bigint,
     in_streams text[], in_contexts text[], in_lanes smallint[],
@@ -39,7 +51,7 @@ create function log.append(
     in_tip_streams integer[], in_tip_versions bigint[], in_tip_ids uuid[],
     in_event_tips integer[], in_event_ids uuid[], in_event_types text[],
     in_event_data bytea[], in_event_metadata bytea[],
-    out verdicts smallint[], out firsts bigint[], out counts integer[], out at timestamptz, out head bigint
+    out verdicts smallint[], out firsts bigint[], out counts integer[], out at timestamptz
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -48,9 +60,11 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
+    streams constant integer := cardinality(in_streams);
     appends constant integer := cardinality(in_tip_counts);
     tips constant integer := cardinality(in_tip_streams);
     events constant integer := cardinality(in_event_ids);
+    head bigint;
     current_versions bigint[];
     current_ids uuid[];
     versions bigint[];
@@ -81,41 +95,51 @@ begin
         raise exception using errcode = 'TB001', message = 'another generation of this writer has begun';
     end if;
 
-    if appends is null or appends = 0 or appends > 4096 or tips > 65536 or events > 65536
-        or cardinality(in_streams) > 65536
+    if not coalesce(
+        appends between 1 and 4096 and streams <= 65536 and tips <= 65536 and events <= 65536, false)
     then
         raise exception using errcode = 'TB003', message = 'a batch has 1 to 4,096 appends and at most 65,536 rows';
     end if;
-    select bool_or(t > 1024 or e > 1000) or sum(t) <> tips or sum(e) <> events
+    if not (
+        log.fits(in_streams, streams, false) and log.fits(in_contexts, streams, false)
+        and log.fits(in_lanes, streams, false)
+        and log.fits(in_tip_counts, appends, false) and log.fits(in_event_counts, appends, false)
+        and log.fits(in_digests, appends, true) and log.fits(in_fingerprints, appends, true)
+        and log.fits(in_tip_streams, tips, false) and log.fits(in_tip_versions, tips, false)
+        and log.fits(in_tip_ids, tips, false)
+        and log.fits(in_event_tips, events, false) and log.fits(in_event_ids, events, false)
+        and log.fits(in_event_types, events, false) and log.fits(in_event_data, events, false)
+        and log.fits(in_event_metadata, events, false)
+    ) then
+        raise exception using errcode = 'TB003', message = 'arrays that do not fit each other, or nulls in them';
+    end if;
+    select bool_or(t not between 0 and 1024 or e not between 0 and 1000) or sum(t) <> tips or sum(e) <> events
         into bad from unnest(in_tip_counts, in_event_counts) as u (t, e);
-    if bad or cardinality(in_event_counts) <> appends
-        or cardinality(in_digests) <> appends or cardinality(in_fingerprints) <> appends
-        or cardinality(in_contexts) <> cardinality(in_streams) or cardinality(in_lanes) <> cardinality(in_streams)
-        or cardinality(in_tip_versions) <> tips or cardinality(in_tip_ids) <> tips
-        or cardinality(in_event_tips) <> events or cardinality(in_event_types) <> events
-        or cardinality(in_event_data) <> events or cardinality(in_event_metadata) <> events
-    then
+    if bad then
         raise exception using errcode = 'TB003',
-            message = 'arrays that do not fit, or more than 1,024 streams or 1,000 events an append';
+            message = 'an append has up to 1,024 streams and 1,000 events, and all of them belong to one';
     end if;
 
     select e.position, e.recorded_at into begins_at, at from log.events e order by e.position desc limit 1;
     begins_at := coalesce(begins_at, 0);
     at := greatest(clock_timestamp(), at + interval '1 microsecond');
 
-    -- Fetch: the last event of every stream.
+    -- Fetch: the last event of every stream. Its context is that of the stream, for ever.
     select
         array_agg(coalesce(t.version, 0) order by u.number),
         array_agg(coalesce(t.event_id, '00000000-0000-0000-0000-000000000000') order by u.number),
-        bool_or(u.lane <> log.lane_of(u.stream, n.lanes)) or count(distinct u.stream) <> count(*)
+        bool_or(u.lane <> log.lane_of(u.stream, n.lanes) or u.context <> t.context)
+            or count(distinct u.stream collate "C") <> count(*)
     into current_versions, current_ids, bad
-    from log.settings n, unnest(in_streams, in_lanes) with ordinality as u (stream, lane, number)
+    from log.settings n,
+    unnest(in_streams, in_contexts, in_lanes) with ordinality as u (stream, context, lane, number)
     left join lateral (
-        select e.version, e.event_id from log.events e
+        select e.version, e.event_id, e.context from log.events e
         where e.stream = u.stream collate "C" order by e.version desc limit 1
     ) t on true;
     if bad then
-        raise exception using errcode = 'TB003', message = 'a stream in the wrong lane, or twice in the dictionary';
+        raise exception using errcode = 'TB003',
+            message = 'a stream in the wrong lane, of another context, or twice in the dictionary';
     end if;
 
     for i in 1..appends loop
@@ -161,6 +185,9 @@ begin
                     s := in_tip_streams[t];
                     if versions[s] = in_tip_versions[t] and ids[s] = in_tip_ids[t] then
                         continue;
+                    end if;
+                    if s not between 1 and streams then
+                        raise exception using errcode = 'TB003', message = 'a tip without a stream';
                     end if;
                     holds := false;
                     exit;
@@ -228,5 +255,5 @@ begin
 end
 $$;
 
-revoke all on function log.begin_writing, log.append from public;
+revoke all on function log.begin_writing, log.fits, log.append from public;
 grant execute on function log.begin_writing, log.append to tallybook_writer, tallybook_policies;

@@ -1,28 +1,5 @@
 -- Read models live in schema `read`. Their tables are made by the projector, which owns them.
 
-do $$
-declare
-    wanted text;
-begin
-    -- Roles belong to the whole cluster: another database may have made them, or be making them now.
-    foreach wanted in array array['tallybook_projector', 'tallybook_reader'] loop
-        begin
-            execute format('create role %I nologin', wanted);
-        exception when duplicate_object or unique_violation then
-            null;
-        end;
-        execute format('alter role %I set statement_timeout = ''30s''', wanted);
-        execute format('alter role %I set lock_timeout = ''10s''', wanted);
-        execute format('alter role %I set transaction_timeout = ''60s''', wanted);
-        execute format('alter role %I set idle_in_transaction_session_timeout = ''30s''', wanted);
-        execute format('grant %I to %I with inherit false, set true', wanted, current_user);
-        if exists (select from pg_roles where rolname = 'tallybook_service') then
-            execute format('grant %I to tallybook_service with inherit false, set true', wanted);
-        end if;
-    end loop;
-end
-$$;
-
 create schema read;
 
 -- One build a declaration: the name of its table is `<read model>_<fingerprint>`. `number` tells two lives of one

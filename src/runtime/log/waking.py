@@ -1,0 +1,35 @@
+"""Tells readers that the log has grown: after the commit and on another connection.
+
+Inside the commit, a NOTIFY takes a lock of the whole cluster and costs more than half of the rate.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+import psycopg
+
+from runtime.log.reading import CHANNEL
+from runtime.postgres import connect
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 5.0
+
+
+async def wake_readers(url: str, role: str, committed: asyncio.Event) -> None:
+    """For ever: however many commits there were meanwhile, one notification."""
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            async with connect(url, role, synchronous_commit="off") as connection:
+                pause = FIRST_PAUSE_S
+                while True:
+                    await committed.wait()
+                    committed.clear()
+                    await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+        except psycopg.Error as lost:
+            logger.warning("readers are not notified, they poll: %s", lost)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
