@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it repeats at length what KafkaUnavailable says once
 
 CONNECT_MS: Final = 3_000
-REQUEST_MS: Final = 4_000
-DELIVERY_MS: Final = 5_000
-FLUSH_S: Final = 6.0
+REQUEST_MS: Final = 2_500
+DELIVERY_MS: Final = 3_000
+FLUSH_S: Final = 4.0
 CLOSE_S: Final = 1.0
 END_S: Final = 4.0
 SESSION_MS: Final = 6_000
@@ -69,7 +69,7 @@ class _Thread:
     async def call(self, function: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-        except (KafkaError, OSError, ValueError) as error:  # ValueError: a partition the topic does not have
+        except (KafkaError, OSError, ValueError) as error:
             raise KafkaUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def end(self, last: Callable[[], object]) -> None:
@@ -156,9 +156,12 @@ class Publisher:
         futures: list[Any] = []
         try:
             futures.extend(self._send(message) for message in messages)
-            self._producer.flush(timeout=FLUSH_S)
-        except (KafkaError, ValueError) as error:
+        except (KafkaError, ValueError) as error:  # ValueError: a partition the topic does not have
             logger.warning("sending stopped: %s: %s", type(error).__name__, error)
+        try:
+            self._producer.flush(timeout=FLUSH_S)
+        except KafkaError as error:
+            logger.warning("not all was acknowledged: %s: %s", type(error).__name__, error)
         # An offset of -1 is reported for records that are not in the topic.
         return sum(1 for _ in takewhile(lambda sent: sent.succeeded() and sent.value.offset >= 0, futures))
 

@@ -25,6 +25,7 @@ from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.lanes import BuildGone, FoldedLane, Sources
 from runtime.read_models.tables import Table
 from runtime.settings import Settings
+from runtime.stopping import stop_if_cancelled
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Projector:
     async def run(self) -> None:
         """Until cancelled. `AheadOfLog` when the log does not have what a read model has applied."""
         await self._prepare()
+        stop_if_cancelled()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             for table in self._tables:
@@ -101,6 +103,7 @@ class Projector:
         """What the log had a moment ago and Kafka has not delivered since is read from the log."""
         due: Mapping[builds.Lane, Mark] | None = None
         while True:
+            stop_if_cancelled()
             try:
                 heads = await self._reader.heads()
                 await self._look(heads if due is None else due, heads)

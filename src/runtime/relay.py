@@ -23,6 +23,7 @@ from runtime.points import reached
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.settings import Settings
+from runtime.stopping import cancel, stop_if_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Relay:
         LEADS.set(1)
         pause = FIRST_PAUSE_S
         while True:
+            stop_if_cancelled()
             begun = await self._checkpoint(connection)
             try:
                 await self._publish(connection, begun)
@@ -184,5 +186,4 @@ async def _or_nothing(
             yield coming.result()
             coming = asyncio.ensure_future(anext(batches))
     finally:
-        coming.cancel()
-        await asyncio.wait({coming})
+        await cancel(coming)

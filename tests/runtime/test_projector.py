@@ -1,21 +1,16 @@
 """Read models under every way in which Kafka, the relay and other projectors can fail them."""
 
 import asyncio
-import gc
-import signal
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 import psycopg
 import pytest
+from broker import OwnBroker
 from history import Facts, history, received, stock_of
 from prometheus_client import REGISTRY
 from read_side import ReadSide, read_side, running
 
 from runtime import projector, relay
-from runtime.embedded.broker import broker_spec
-from runtime.embedded.child import Child
 from runtime.read_models.builds import AheadOfLog
 
 pytestmark = [
@@ -24,49 +19,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
-START_SECONDS = 20.0
 JOIN_SECONDS = 20.0
 RECOVER_SECONDS = 30.0
-
-
-@pytest.fixture
-async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
-    async with read_side(new_database) as side:
-        yield side
 
 
 @pytest.fixture
 def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first look it sleeps through the test: what arrives, Kafka has brought."""
     monkeypatch.setattr(projector, "WATCH_S", 3600.0)
-
-
-class OwnBroker:
-    """A broker that a test may kill."""
-
-    def __init__(self, port: int, log: Path) -> None:
-        self.servers = f"127.0.0.1:{port}"
-        self._spec = replace(broker_spec(port, log), stop_signal=signal.SIGKILL)
-        self._child: Child | None = None
-
-    async def start(self) -> None:
-        self._child = Child(self._spec)
-        await self._child.start()
-        await self._child.wait_ready(START_SECONDS)
-
-    async def kill(self) -> None:
-        if self._child:
-            await self._child.stop()
-        self._child = None
-
-
-@pytest.fixture
-async def own_broker(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[OwnBroker]:
-    broker = OwnBroker(free_port(), tmp_path / "broker.log")
-    await broker.start()
-    yield broker
-    await broker.kill()
-    gc.collect()
 
 
 def figure(name: str) -> float:

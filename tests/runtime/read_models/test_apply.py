@@ -1,11 +1,10 @@
 """The fold's transaction: rows and checkpoint together, or neither."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 from history import history, item, received, stock_of
-from read_side import ReadSide, read_side
+from read_side import ReadSide
 
 from domain.envelope import Mark, Recorded
 from domain.location import LocationRegistered
@@ -22,12 +21,10 @@ pytestmark = pytest.mark.anyio
 TABLE = Table(STOCK_AVAILABILITY)
 
 
-@pytest.fixture
-async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
-    async with read_side(new_database) as side:
-        async with side.pool.connection() as connection:
-            await builds.create(connection, TABLE, await side.reader.lanes(), await side.reader.incarnation())
-        yield side
+@pytest.fixture(autouse=True)
+async def build(side: ReadSide) -> None:
+    async with side.pool.connection() as connection:
+        await builds.create(connection, TABLE, await side.reader.lanes(), await side.reader.incarnation())
 
 
 async def step(side: ReadSide, events: tuple[Recorded, ...], before: Mark = builds.NOWHERE) -> Step:

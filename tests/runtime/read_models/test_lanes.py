@@ -1,13 +1,13 @@
 """What a lane does with deliveries: the chain tells what is missing, what was seen, and what is not ours."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from history import history, received, stock_of
 from prometheus_client import REGISTRY
-from read_side import ReadSide, read_side
+from read_side import ReadSide
 
 from domain.envelope import Mark
 from projections.order_detail import ORDER_DETAIL
@@ -22,12 +22,6 @@ from runtime.read_models.verify import differing_rows
 pytestmark = pytest.mark.anyio
 
 FOREIGN = "00000000-0000-7000-8000-00000000f0e1"
-
-
-@pytest.fixture
-async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
-    async with read_side(new_database) as side:
-        yield side
 
 
 async def lanes_of(side: ReadSide, model: Model) -> dict[builds.Lane, FoldedLane]:

@@ -1,14 +1,14 @@
 """What queries are told: rows and vector of one snapshot, after what was asked for, or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import psycopg
 import pytest
 from history import NOON, Facts, history, received, stock_of
-from read_side import ReadSide, read_side, running
+from read_side import ReadSide, running
 
 from domain.envelope import Mark, Recorded, Token
 from domain.price import PriceSet
@@ -24,12 +24,6 @@ from runtime.read_models.verify import fresh_fold
 pytestmark = pytest.mark.anyio
 
 ANY = Ask()
-
-
-@pytest.fixture
-async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
-    async with read_side(new_database) as side:
-        yield side
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ class Row:
 
 
 def test_columns_have_the_types_that_can_be_compared_and_everything_else_is_json() -> None:
-    columns = Table(replace(STOCK_AVAILABILITY, row=Row)).columns
+    model: Model = STOCK_AVAILABILITY
+    columns = Table(replace(model, row=Row)).columns
 
     assert {column.name: column.type.as_string() for column in columns} == {
         "key": 'text collate "C"',

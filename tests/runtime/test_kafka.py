@@ -1,0 +1,131 @@
+"""The adapter to kafka-python, against a broker that is away, wrong, or without its memory."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from broker import OwnBroker
+
+from runtime.kafka import KafkaUnavailable, Message, Publisher, Subscriber, WrongPartitions
+
+pytestmark = [
+    pytest.mark.anyio,
+    # kafka-python leaves the socket of a refused connection to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+TOPICS = {"here": 2}
+ARRIVE_SECONDS = 20.0
+
+
+def numbered(first: int, last: int) -> list[Message]:
+    return [
+        Message("here", number % 2, b"key", str(number).encode(), [("header", b"value")])
+        for number in range(first, last + 1)
+    ]
+
+
+async def values(subscriber: Subscriber, count: int) -> list[int]:
+    found: list[int] = []
+    async with asyncio.timeout(ARRIVE_SECONDS):
+        while len(found) < count:
+            for messages in (await subscriber.poll()).values():
+                found += [int(message.value) for message in messages]
+    return found
+
+
+async def checks(publisher: Publisher) -> None:
+    while True:
+        await publisher.check()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_broker_that_is_away_is_unavailable_at_once(free_port: Callable[[], int]) -> None:
+    servers = f"127.0.0.1:{free_port()}"
+    for client in (Publisher(servers, TOPICS, recreate=True), Subscriber(servers, "group", TOPICS)):
+        with pytest.raises(KafkaUnavailable):
+            await asyncio.wait_for(client.connect(), 2.0)
+        await client.close()
+
+
+async def test_a_subscriber_does_not_ask_for_topics_that_are_not_there_yet(own_broker: OwnBroker) -> None:
+    subscriber = Subscriber(own_broker.servers, "group", TOPICS)
+    with pytest.raises(KafkaUnavailable, match="here has 0 of 2 partitions"):
+        await subscriber.connect()
+    await subscriber.close()
+
+    strict = Publisher(own_broker.servers, TOPICS, recreate=False)
+    await strict.connect()  # nobody has made the topic with another number of partitions
+    await strict.close()
+
+
+async def test_what_is_published_arrives_in_each_partitions_order(own_broker: OwnBroker) -> None:
+    publisher, subscriber = (
+        Publisher(own_broker.servers, TOPICS, recreate=False),
+        Subscriber(own_broker.servers, "group", TOPICS),
+    )
+    await publisher.connect()
+    assert await publisher.publish(numbered(1, 50)) == 50
+    await subscriber.connect()
+
+    arrived = await values(subscriber, 50)
+
+    assert [number for number in arrived if number % 2] == list(range(1, 51, 2))
+    assert [number for number in arrived if not number % 2] == list(range(2, 51, 2))
+    await publisher.close()
+    await subscriber.close()
+
+
+async def test_a_message_for_a_partition_that_is_not_there_ends_the_acknowledged_prefix(
+    own_broker: OwnBroker,
+) -> None:
+    publisher = Publisher(own_broker.servers, TOPICS, recreate=False)
+    await publisher.connect()
+    beyond = Message("here", 2, b"key", b"3", [])
+
+    assert await publisher.publish([*numbered(1, 2), beyond, *numbered(4, 5)]) == 2
+    await publisher.close()
+
+
+async def test_a_broker_killed_under_a_publisher_has_acknowledged_nothing_more(own_broker: OwnBroker) -> None:
+    publisher = Publisher(own_broker.servers, TOPICS, recreate=False)
+    await publisher.connect()
+    assert await publisher.publish(numbered(1, 2)) == 2
+    await own_broker.kill()
+
+    assert await publisher.publish(numbered(3, 4)) == 0
+    with pytest.raises(KafkaUnavailable):
+        await publisher.check()
+    await publisher.close()
+
+
+async def test_topics_lost_with_the_brokers_memory_are_noticed_by_both_sides(own_broker: OwnBroker) -> None:
+    publisher, subscriber = (
+        Publisher(own_broker.servers, TOPICS, recreate=True),
+        Subscriber(own_broker.servers, "group", TOPICS),
+    )
+    await publisher.connect()
+    await publisher.publish(numbered(1, 2))
+    await subscriber.connect()
+    await values(subscriber, 2)
+    await own_broker.kill()
+    await own_broker.start()
+
+    with pytest.raises(KafkaUnavailable):
+        await asyncio.wait_for(checks(publisher), ARRIVE_SECONDS)
+    with pytest.raises(KafkaUnavailable):
+        await values(subscriber, 1)
+    await publisher.close()
+    await subscriber.close()
+
+
+async def test_partitions_of_a_wrong_number_are_refused_or_made_again(own_broker: OwnBroker) -> None:
+    for wanted, recreate in ((3, False), (2, True)):
+        publisher = Publisher(own_broker.servers, {"here": wanted}, recreate=recreate)
+        await publisher.connect()
+        await publisher.close()
+
+    refusing = Publisher(own_broker.servers, {"here": 3}, recreate=False)
+    with pytest.raises(WrongPartitions, match="here"):
+        await refusing.connect()
+    await refusing.close()

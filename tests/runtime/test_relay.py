@@ -1,0 +1,204 @@
+"""The relay publishes the log: all of it, each lane in order, as a chain, by whichever relay leads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from broker import OwnBroker
+from history import history, received, stock_of
+from prometheus_client import REGISTRY
+from read_side import ReadSide, running
+
+from runtime import messages, relay
+from runtime.kafka import KafkaUnavailable, Message, Publisher, Subscriber, WrongPartitions
+from runtime.messages import Delivery, delivery_of, topics
+from runtime.relay import CheckpointAheadOfLog, Relay
+
+pytestmark = [
+    pytest.mark.anyio,
+    # kafka-python leaves the socket of a refused connection to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+ARRIVE_SECONDS = 20.0
+
+
+class Listener:
+    """Collects what arrives on all topics, by (topic, partition)."""
+
+    def __init__(self) -> None:
+        self.arrived: dict[tuple[str, int], list[Message]] = {}
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [delivery_of(message) for messages in self.arrived.values() for message in messages]
+
+    async def run(self, servers: str, lanes: int) -> None:
+        while True:
+            subscriber = Subscriber(servers, "listener", topics(lanes))
+            try:
+                await subscriber.connect()
+                while True:
+                    for partition, messages in (await subscriber.poll()).items():
+                        self.arrived.setdefault(partition, []).extend(messages)
+            except KafkaUnavailable:
+                await asyncio.sleep(0.1)
+            finally:
+                await subscriber.close()
+
+    async def until(self, positions: set[int]) -> None:
+        async with asyncio.timeout(ARRIVE_SECONDS):
+            while not positions <= {delivery.position for delivery in self.deliveries}:
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def listening(side: ReadSide, servers: str) -> AsyncIterator[Listener]:
+    listener = Listener()
+    task = asyncio.create_task(listener.run(servers, await side.reader.lanes()))
+    yield listener
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def checkpoint(side: ReadSide) -> int:
+    async with await psycopg.AsyncConnection.connect(side.log_url) as owner:
+        found = await (await owner.execute("select position from relay.checkpoint")).fetchone()
+    return found[0] if found else 0
+
+
+async def until_published(side: ReadSide) -> None:
+    async with asyncio.timeout(ARRIVE_SECONDS):
+        while await checkpoint(side) < (await side.reader.head()).position:
+            await asyncio.sleep(0.02)
+
+
+async def test_every_event_arrives_once_in_its_lane_as_a_link_of_its_chain(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    await side.write(list(history(seed=41, appends=40)))
+    async with running(side.relay(own_broker.servers)), listening(side, own_broker.servers) as listener:
+        await until_published(side)
+        await listener.until({event.position for event in await side.reader.read(0)})
+
+    stored = {event.position: event for event in await side.reader.read(0)}
+    assert sorted(delivery.position for delivery in listener.deliveries) == sorted(stored)
+    assert all(delivery.event == stored[delivery.position] for delivery in listener.deliveries)
+    for arrived in listener.arrived.values():
+        chain = [delivery_of(message) for message in arrived]
+        assert [link.previous for link in chain] == [0, *(link.position for link in chain[:-1])]
+
+
+async def test_messages_are_cloudevents_in_binary_mode(side: ReadSide, own_broker: OwnBroker) -> None:
+    events = await side.writer.append((stock_of(0), received(0, 5)))
+    async with running(side.relay(own_broker.servers)), listening(side, own_broker.servers) as listener:
+        await listener.until({1})
+    [(message,)] = [tuple(messages) for messages in listener.arrived.values()]
+    headers = {name: value.decode() for name, value in message.headers}
+
+    assert message.topic == "tallybook.inventory.v1"
+    assert (message.key.decode(), message.partition) == (stock_of(0), events[0].lane)
+    assert headers["ce_specversion"] == "1.0"
+    assert headers["ce_id"] == events[0].event_id
+    assert headers["ce_type"] == "stock.received.v1"
+    assert headers["ce_source"] == "/tallybook/inventory"
+    assert headers["ce_subject"] == stock_of(0)
+    assert headers["ce_time"] == "2026-01-01T12:00:01Z"
+    assert headers["content-type"] == "application/json"
+
+
+async def test_an_event_too_large_for_a_message_travels_as_a_link(
+    side: ReadSide, own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await side.write(list(history(seed=42, appends=6)))
+    sizes = {event.position: len(event.data) + len(event.metadata) for event in await side.reader.read(0)}
+    limit = max(sizes.values()) - 1
+    large = {position for position, size in sizes.items() if size > limit}
+    monkeypatch.setattr(messages, "MAX_EVENT_BYTES", limit)
+    async with running(side.relay(own_broker.servers)), listening(side, own_broker.servers) as listener:
+        await listener.until({event.position for event in await side.reader.read(0)})
+
+    assert {delivery.position for delivery in listener.deliveries if delivery.event is None} == large
+
+
+def published() -> float:
+    return REGISTRY.get_sample_value("tallybook_relay_published_events_total") or 0.0
+
+
+async def test_a_standby_publishes_nothing_until_the_leader_is_gone(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    facts = list(history(seed=43, appends=10))
+    before = published()
+    leader = asyncio.create_task(side.relay(own_broker.servers).run())
+    await side.write(facts[:10])
+    await until_published(side)
+    async with running(side.relay(own_broker.servers)):
+        await side.write(facts[10:20])
+        await until_published(side)
+        await asyncio.sleep(2 * relay.STANDBY_S)
+        assert published() - before == (await side.reader.head()).position
+        leader.cancel()
+        await asyncio.wait({leader})
+        await side.write(facts[20:])
+        await until_published(side)
+    assert published() - before == (await side.reader.head()).position
+
+
+async def test_nothing_moves_the_checkpoint_past_what_the_broker_has(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    facts = list(history(seed=44, appends=10))
+    async with running(side.relay(own_broker.servers)):
+        await side.write(facts[:5])
+        await until_published(side)
+        has = await checkpoint(side)
+        await own_broker.kill()
+        await side.write(facts[5:])
+        await asyncio.sleep(1.0)
+        assert await checkpoint(side) == has
+        await own_broker.start()
+        async with listening(side, own_broker.servers) as listener:
+            await until_published(side)
+            await listener.until({event.position for event in await side.reader.read(has)})
+
+
+async def test_a_topic_with_another_number_of_partitions_stops_the_relay_loudly(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    await make_topics(own_broker.servers, partitions=3)
+
+    strict = Relay(side.log_url, side.reader, own_broker.servers, recreate_topics=False)
+    with pytest.raises(WrongPartitions, match=r"tallybook\.catalogue\.v1.*3.*delete them, or set"):
+        await asyncio.wait_for(strict.run(), ARRIVE_SECONDS)
+
+
+async def test_a_topic_with_another_number_of_partitions_is_made_again_where_that_is_allowed(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    await make_topics(own_broker.servers, partitions=3)
+    await side.write(list(history(seed=45, appends=5)))
+
+    async with running(side.relay(own_broker.servers)), listening(side, own_broker.servers) as listener:
+        await listener.until({event.position for event in await side.reader.read(0)})
+
+
+async def make_topics(servers: str, partitions: int) -> None:
+    publisher = Publisher(servers, topics(partitions), recreate=False)
+    await publisher.connect()
+    await publisher.close()
+
+
+async def test_a_checkpoint_that_the_log_does_not_have_stops_the_relay_and_says_what_to_do(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    await side.write(list(history(seed=46, appends=0)))
+    async with running(side.relay(own_broker.servers)):
+        await until_published(side)
+    async with await psycopg.AsyncConnection.connect(side.log_url, autocommit=True) as owner:
+        await owner.execute("update relay.checkpoint set event_id = gen_random_uuid()")
+
+    with pytest.raises(CheckpointAheadOfLog, match=r"remove the row of relay\.checkpoint"):
+        await asyncio.wait_for(side.relay(own_broker.servers).run(), ARRIVE_SECONDS)
