@@ -59,23 +59,6 @@ async def test_a_subscriber_does_not_ask_for_topics_that_are_not_there_yet(own_b
     await strict.close()
 
 
-async def test_what_is_published_arrives_in_each_partitions_order(own_broker: OwnBroker) -> None:
-    publisher, subscriber = (
-        Publisher(own_broker.servers, TOPICS, recreate=False),
-        Subscriber(own_broker.servers, "group", TOPICS),
-    )
-    await publisher.connect()
-    assert await publisher.publish(numbered(1, 50)) == 50
-    await subscriber.connect()
-
-    arrived = await values(subscriber, 50)
-
-    assert [number for number in arrived if number % 2] == list(range(1, 51, 2))
-    assert [number for number in arrived if not number % 2] == list(range(2, 51, 2))
-    await publisher.close()
-    await subscriber.close()
-
-
 async def test_a_message_for_a_partition_that_is_not_there_ends_the_acknowledged_prefix(
     own_broker: OwnBroker,
 ) -> None:
@@ -99,18 +82,21 @@ async def test_a_broker_killed_under_a_publisher_has_acknowledged_nothing_more(o
     await publisher.close()
 
 
-async def test_topics_lost_with_the_brokers_memory_are_noticed_by_both_sides(own_broker: OwnBroker) -> None:
-    publisher, subscriber = (
-        Publisher(own_broker.servers, TOPICS, recreate=True),
-        Subscriber(own_broker.servers, "group", TOPICS),
-    )
+async def test_what_is_published_arrives_in_each_partitions_order_and_topics_lost_are_noticed(
+    own_broker: OwnBroker,
+) -> None:
+    publisher = Publisher(own_broker.servers, TOPICS, recreate=True)
+    subscriber = Subscriber(own_broker.servers, "group", TOPICS)
     await publisher.connect()
-    await publisher.publish(numbered(1, 2))
+    assert await publisher.publish(numbered(1, 50)) == 50
     await subscriber.connect()
-    await values(subscriber, 2)
+
+    arrived = await values(subscriber, 50)
+
+    assert [number for number in arrived if number % 2] == list(range(1, 51, 2))
+    assert [number for number in arrived if not number % 2] == list(range(2, 51, 2))
     await own_broker.kill()
     await own_broker.start()
-
     with pytest.raises(KafkaUnavailable):
         await asyncio.wait_for(checks(publisher), ARRIVE_SECONDS)
     with pytest.raises(KafkaUnavailable):

@@ -2,16 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 import pytest
 from broker import OwnBroker
 from history import Facts, history, received, stock_of
 from prometheus_client import REGISTRY
-from read_side import ReadSide, read_side, running
+from read_side import NO_BROKER, ReadSide, read_side, running
 
+from domain.envelope import Recorded
+from projections._stock_part import StockPart, evolve
+from projections.order_detail import ORDER_DETAIL
+from projections.stock_availability import STOCK_AVAILABILITY
 from runtime import projector, relay
+from runtime.projector import Projector
 from runtime.read_models.builds import AheadOfLog
+from runtime.read_models.folding import Model
+from runtime.read_models.verify import differing_rows
 
 pytestmark = [
     pytest.mark.anyio,
@@ -119,6 +127,48 @@ async def test_a_broker_that_came_back_empty_is_used_again(side: ReadSide, own_b
             while brought_by_kafka() == before:
                 await side.writer.append((stock_of(0), received(0, 1)))
                 await asyncio.sleep(0.05)
+        await side.converge()
+
+
+async def test_a_fold_that_refuses_an_event_stops_one_lane_and_goes_on_when_it_is_mended(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "REFUSED_PAUSE_S", 0.1)
+
+    def refuse(part: StockPart | None, recorded: Recorded) -> StockPart:
+        if recorded.stream == stock_of(0):
+            raise ValueError("poison")
+        return evolve(part, recorded)
+
+    poisoned: Model = replace(STOCK_AVAILABILITY, folds={"stock": refuse})
+    await side.write(list(history(seed=7, appends=20)))
+    stocks = [event for event in await side.reader.read(0) if event.stream.startswith("stock-")]
+    stopped = next(event.lane for event in stocks if event.stream == stock_of(0))
+    held_back = {
+        event.stream.replace("stock-", "stock_availability/") for event in stocks if event.lane == stopped
+    }
+    refused = figure("projector_refused")
+    async with running(Projector(side.reader, side.pool, NO_BROKER, [ORDER_DETAIL, poisoned])):
+        await until(lambda: figure("projector_refused") > refused + 2)
+        async with side.pool.connection() as connection:
+            assert await differing_rows(side.reader, connection, ORDER_DETAIL) == []
+            assert set(await differing_rows(side.reader, connection, STOCK_AVAILABILITY)) == held_back
+    async with running(side.projector()):
+        await side.converge()
+
+
+async def test_sessions_cut_under_a_projector_cost_nothing_but_time(side: ReadSide) -> None:
+    facts = list(history(seed=8, appends=60))
+    async with running(side.projector()):
+        await side.converge()
+        for start in range(0, len(facts), 20):
+            await side.write(facts[start : start + 20])
+            async with await psycopg.AsyncConnection.connect(side.read_url, autocommit=True) as owner:
+                await owner.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where application_name = %s and datname = current_database()",
+                    [projector.ROLE],
+                )
         await side.converge()
 
 

@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from broker import OwnBroker
 from history import history, received, stock_of
+from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import REGISTRY
 from read_side import ReadSide, running
 
 from runtime import messages, relay
-from runtime.kafka import KafkaUnavailable, Message, Publisher, Subscriber, WrongPartitions
+from runtime.kafka import Message, Publisher, WrongPartitions
 from runtime.messages import Delivery, delivery_of, topics
 from runtime.relay import CheckpointAheadOfLog, Relay
 
@@ -30,23 +31,41 @@ class Listener:
 
     def __init__(self) -> None:
         self.arrived: dict[tuple[str, int], list[Message]] = {}
+        self._stopped = False
 
     @property
     def deliveries(self) -> list[Delivery]:
         return [delivery_of(message) for messages in self.arrived.values() for message in messages]
 
     async def run(self, servers: str, lanes: int) -> None:
-        while True:
-            subscriber = Subscriber(servers, "listener", topics(lanes))
-            try:
-                await subscriber.connect()
-                while True:
-                    for partition, messages in (await subscriber.poll()).items():
-                        self.arrived.setdefault(partition, []).extend(messages)
-            except KafkaUnavailable:
-                await asyncio.sleep(0.1)
-            finally:
-                await subscriber.close()
+        await asyncio.to_thread(self._listen, servers, lanes)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _listen(self, servers: str, lanes: int) -> None:
+        """Without a group, which would take its time to form."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=servers, auto_offset_reset="earliest", metadata_max_age_ms=500
+        )
+        try:
+            consumer.assign(
+                [
+                    TopicPartition(topic, lane)
+                    for topic, count in topics(lanes).items()
+                    for lane in range(count)
+                ]
+            )
+            while not self._stopped:
+                for partition, records in consumer.poll(timeout_ms=100).items():
+                    self.arrived.setdefault((partition.topic, partition.partition), []).extend(
+                        Message(
+                            partition.topic, partition.partition, record.key, record.value, record.headers
+                        )
+                        for record in records
+                    )
+        finally:
+            consumer.close()
 
     async def until(self, positions: set[int]) -> None:
         async with asyncio.timeout(ARRIVE_SECONDS):
@@ -56,11 +75,15 @@ class Listener:
 
 @asynccontextmanager
 async def listening(side: ReadSide, servers: str) -> AsyncIterator[Listener]:
+    """Once the relay has made the topics."""
+    await until_published(side)
     listener = Listener()
-    task = asyncio.create_task(listener.run(servers, await side.reader.lanes()))
-    yield listener
-    task.cancel()
-    await asyncio.wait({task})
+    async with asyncio.TaskGroup() as group:
+        group.create_task(listener.run(servers, await side.reader.lanes()))
+        try:
+            yield listener
+        finally:
+            listener.stop()
 
 
 async def checkpoint(side: ReadSide) -> int:
@@ -80,7 +103,6 @@ async def test_every_event_arrives_once_in_its_lane_as_a_link_of_its_chain(
 ) -> None:
     await side.write(list(history(seed=41, appends=40)))
     async with running(side.relay(own_broker.servers)), listening(side, own_broker.servers) as listener:
-        await until_published(side)
         await listener.until({event.position for event in await side.reader.read(0)})
 
     stored = {event.position: event for event in await side.reader.read(0)}
@@ -161,7 +183,6 @@ async def test_nothing_moves_the_checkpoint_past_what_the_broker_has(
         assert await checkpoint(side) == has
         await own_broker.start()
         async with listening(side, own_broker.servers) as listener:
-            await until_published(side)
             await listener.until({event.position for event in await side.reader.read(has)})
 
 
