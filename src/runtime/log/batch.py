@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
-from commands.ports import Append, Appended, Conflict, Duplicate, Mismatch, Verdict
+from commands.ports import Append, Appended, Conflict, Duplicate, Mismatch, NewEvent, Verdict
 from domain import CONTEXTS
-from domain.envelope import Recorded
+from domain.envelope import Recorded, Tip
 from domain.values import category_of
 from runtime.codec import encode
 from runtime.lanes import lane_of
 from runtime.log import packing
-from runtime.log.packing import BIGINT, BYTEA, INTEGER, SMALLINT, TEXT, UUID, Packed, array, array_of
+from runtime.log.packing import Packed
 
 CALL: Final[LiteralString] = """
 select verdicts, firsts, counts, at from log.append(
@@ -28,77 +28,57 @@ select verdicts, firsts, counts, at from log.append(
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An append, and what of it can be packed before it is known who shares its batch."""
+    """An append and the bytes of its events; `size` is about what it has in a batch, in bytes."""
 
     append: Append
-    digest: bytes
-    fingerprint: bytes
-    tip_versions: bytes
-    tip_ids: bytes
-    event_tips: tuple[int, ...]
-    """Of each event, the place of its stream among the tips, from 0."""
-    event_ids: bytes
-    event_types: bytes
-    data: bytes
+    data: list[bytes]
     metadata: bytes
+    size: int
 
     @classmethod
     def of(cls, append: Append) -> "Encoded":
         """ValueError for an event that cannot be stored."""
-        places = {stream: place for place, stream in enumerate(append.tips)}
-        tips, events = append.tips.values(), append.events
-        return cls(
-            append,
-            packing.element(append.digest),
-            packing.element(append.fingerprint),
-            packing.integers([tip.version for tip in tips], BIGINT[1]),
-            packing.ids(tip.event_id for tip in tips),
-            tuple(places[new.stream] for new in events),
-            packing.ids(new.event_id for new in events),
-            b"".join(packing.element(new.event.TYPE.encode()) for new in events),
-            b"".join(packing.element(encode(new.event)) for new in events),
-            packing.element(encode(append.metadata)) * len(events),
-        )
-
-    @property
-    def size(self) -> int:
-        """About as many bytes as it has in a batch."""
-        return (
-            sum(map(len, self.append.tips))
-            + len(self.tip_versions)
-            + len(self.tip_ids)
-            + len(self.event_ids)
-            + len(self.data)
-            + len(self.metadata)
-        )
+        data = [encode(new.event) for new in append.events]
+        metadata = encode(append.metadata)
+        names = sum(map(len, append.tips))
+        return cls(append, data, metadata, names + sum(map(len, data)) + len(metadata) * len(data))
 
 
 def parameters_of(batch: Sequence[Encoded], lanes: int) -> dict[str, Packed]:
     streams: dict[str, int] = {}
     tip_streams: list[int] = []
+    tips: list[Tip] = []
     event_tips: list[int] = []
+    events: list[NewEvent] = []
+    data: list[bytes] = []
+    metadata: list[bytes] = []
     for encoded in batch:
-        first = len(tip_streams) + 1
-        tip_streams.extend(streams.setdefault(stream, len(streams) + 1) for stream in encoded.append.tips)
-        event_tips.extend(first + place for place in encoded.event_tips)
-    tips, events, appends = len(tip_streams), len(event_tips), len(batch)
-    contexts = (CONTEXTS[category_of(stream)] for stream in streams)
+        place: dict[str, int] = {}
+        for stream, tip in encoded.append.tips.items():
+            tip_streams.append(streams.setdefault(stream, len(streams) + 1))
+            tips.append(tip)
+            place[stream] = len(tips)
+        for new in encoded.append.events:
+            event_tips.append(place[new.stream])
+            events.append(new)
+            metadata.append(encoded.metadata)
+        data += encoded.data
     return {
-        "streams": array(TEXT, len(streams), (packing.element(stream.encode()) for stream in streams)),
-        "contexts": array(TEXT, len(streams), (packing.element(context.encode()) for context in contexts)),
-        "lanes": array_of(SMALLINT, [lane_of(stream, lanes) for stream in streams]),
-        "tip_counts": array_of(INTEGER, [len(encoded.append.tips) for encoded in batch]),
-        "event_counts": array_of(INTEGER, [len(encoded.append.events) for encoded in batch]),
-        "digests": array(BYTEA, appends, (encoded.digest for encoded in batch)),
-        "fingerprints": array(BYTEA, appends, (encoded.fingerprint for encoded in batch)),
-        "tip_streams": array_of(INTEGER, tip_streams),
-        "tip_versions": array(BIGINT[0], tips, (encoded.tip_versions for encoded in batch)),
-        "tip_ids": array(UUID, tips, (encoded.tip_ids for encoded in batch)),
-        "event_tips": array_of(INTEGER, event_tips),
-        "event_ids": array(UUID, events, (encoded.event_ids for encoded in batch)),
-        "event_types": array(TEXT, events, (encoded.event_types for encoded in batch)),
-        "event_data": array(BYTEA, events, (encoded.data for encoded in batch)),
-        "event_metadata": array(BYTEA, events, (encoded.metadata for encoded in batch)),
+        "streams": packing.texts(streams),
+        "contexts": packing.texts([CONTEXTS[category_of(stream)] for stream in streams]),
+        "lanes": packing.smallints([lane_of(stream, lanes) for stream in streams]),
+        "tip_counts": packing.integers([len(encoded.append.tips) for encoded in batch]),
+        "event_counts": packing.integers([len(encoded.data) for encoded in batch]),
+        "digests": packing.blobs([encoded.append.digest for encoded in batch]),
+        "fingerprints": packing.blobs([encoded.append.fingerprint for encoded in batch]),
+        "tip_streams": packing.integers(tip_streams),
+        "tip_versions": packing.bigints([tip.version for tip in tips]),
+        "tip_ids": packing.uuids([tip.event_id for tip in tips]),
+        "event_tips": packing.integers(event_tips),
+        "event_ids": packing.uuids([new.event_id for new in events]),
+        "event_types": packing.texts([new.event.TYPE for new in events]),
+        "event_data": packing.blobs(data),
+        "event_metadata": packing.blobs(metadata),
     }
 
 

@@ -1,28 +1,21 @@
-"""Arrays in PostgreSQL's binary form (`array_recv`), put together from elements that were packed before.
-
-The elements of an append are packed in its caller's task; its batch only joins them.
-"""
+"""Arrays in PostgreSQL's binary form (that of `array_recv`): much quicker than lists given to psycopg."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from psycopg import pq
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 
-SMALLINT: Final = (21, 2)
-INTEGER: Final = (23, 4)
-BIGINT: Final = (20, 8)
-TEXT: Final = 25
-BYTEA: Final = 17
-UUID: Final = 2950
+BYTEA, BIGINT, SMALLINT, INTEGER, TEXT, UUID = 17, 20, 21, 23, 25, 2950
+"""Oids of the types."""
 
-_NULL: Final = struct.pack(">i", -1)
-_CODES: Final = {2: "h", 4: "i", 8: "q"}
-_LENGTH: Final = struct.Struct(">i")
-_HEADER: Final = struct.Struct(">5i")
 _EMPTY: Final = struct.Struct(">3i")
+_HEADER: Final = struct.Struct(">5i")
+_length: Final = struct.Struct(">i").pack
+_NULL: Final = _length(-1)
+_UUID_LENGTH: Final = _length(16)
 
 
 class Packed(bytes):
@@ -42,28 +35,44 @@ def send_packed(context: AdaptContext) -> None:
         context.adapters.register_dumper(Packed, PackedDumper)
 
 
-def element(value: bytes | None) -> bytes:
-    return _NULL if value is None else _LENGTH.pack(len(value)) + value
+def smallints(values: Sequence[int]) -> Packed:
+    return _numbers(SMALLINT, 2, "ih", values)
 
 
-def ids(values: Iterable[str]) -> bytes:
-    """UUIDs in their canonical text form."""
-    return b"".join(element(bytes.fromhex(value.replace("-", ""))) for value in values)
+def integers(values: Sequence[int]) -> Packed:
+    return _numbers(INTEGER, 4, "ii", values)
 
 
-def integers(values: Sequence[int], width: int) -> bytes:
+def bigints(values: Sequence[int]) -> Packed:
+    return _numbers(BIGINT, 8, "iq", values)
+
+
+def texts(values: Collection[str]) -> Packed:
+    encoded = [value.encode() for value in values]
+    return _array(TEXT, len(encoded), [_length(len(value)) + value for value in encoded])
+
+
+def blobs(values: Collection[bytes | None]) -> Packed:
+    return _array(
+        BYTEA, len(values), [_NULL if value is None else _length(len(value)) + value for value in values]
+    )
+
+
+def uuids(values: Collection[str]) -> Packed:
+    """In their canonical text form."""
+    return _array(
+        UUID, len(values), [_UUID_LENGTH + bytes.fromhex(value.replace("-", "")) for value in values]
+    )
+
+
+def _numbers(oid: int, width: int, code: str, values: Sequence[int]) -> Packed:
     pairs = [width] * (2 * len(values))
     pairs[1::2] = values
-    return struct.pack(">" + ("i" + _CODES[width]) * len(values), *pairs)
+    return _array(oid, len(values), (struct.pack(">" + code * len(values), *pairs),))
 
 
-def array(kind: int, length: int, elements: Iterable[bytes]) -> Packed:
-    """`length` elements of a type, given by its oid: each with its length before it."""
+def _array(oid: int, length: int, elements: Iterable[bytes]) -> Packed:
+    """One dimension, counted from 1; each element with its length before it."""
     if length == 0:
-        return Packed(_EMPTY.pack(0, 0, kind))
-    return Packed(_HEADER.pack(1, 0, kind, length, 1) + b"".join(elements))
-
-
-def array_of(kind: tuple[int, int], values: Sequence[int]) -> Packed:
-    oid, width = kind
-    return array(oid, len(values), (integers(values, width),))
+        return Packed(_EMPTY.pack(0, 0, oid))
+    return Packed(_HEADER.pack(1, 0, oid, length, 1) + b"".join(elements))

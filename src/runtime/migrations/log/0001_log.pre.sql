@@ -84,9 +84,9 @@ create table policies.timers (
 create index timers_by_due_at on policies.timers (policy, due_at);
 
 -- The first 8 bytes of the name's SHA-256 as an unsigned number, modulo the lanes. Flipping the sign bit of the
--- signed number subtracts 2^63, which the last terms add again, modulo the lanes; so it is hashed only once.
+-- signed number subtracts 2^63, which the last terms add again, modulo the lanes; so it is hashed only once. Stable, as convert_to is: else it is not inlined.
 create function log.lane_of(stream text, lanes integer) returns smallint
-language sql immutable parallel safe
+language sql stable parallel safe
 return (
     (
         (

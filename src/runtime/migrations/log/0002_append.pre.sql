@@ -29,7 +29,7 @@ create function log.fits(given anycompatiblearray, length integer, nulls boolean
 language sql immutable parallel safe
 as $$
 select given is not null
-    and coalesce(array_dims(given), '[1:0]') = '[1:' || length || ']'
+    and coalesce(array_dims(given), '[1:0]') = '[1:' || length::text || ']'
     and (nulls or array_position(given, null) is null)
 $$;
 
