@@ -30,9 +30,12 @@ COLUMNS: Final[LiteralString] = (
     "e.position, e.stream, e.version, e.event_id::text, e.type, e.context, e.lane, e.data, e.metadata,"
     " e.recorded_at"
 )
+# Rows are compared, here and below, so that the plan cannot be another than a look-up in (context, lane, position):
+# given two equalities, a planner that thinks the lane's events frequent walks through the whole log for the next one.
 _PREVIOUS: Final[LiteralString] = (
-    ", coalesce((select p.position from log.events p where p.context = e.context and p.lane = e.lane"
-    " and p.position < e.position order by p.position desc limit 1), 0)"
+    ", coalesce((select case when (p.context, p.lane) = (e.context, e.lane) then p.position end"
+    " from log.events p where (p.context, p.lane, p.position) < (e.context, e.lane, e.position)"
+    " order by p.context desc, p.lane desc, p.position desc limit 1), 0)"
 )
 _SELECT: Final[LiteralString] = "select " + COLUMNS + _PREVIOUS + " from log.events e "
 
@@ -118,11 +121,13 @@ class LogReader:
     async def heads(self) -> Mapping[tuple[str, int], Mark]:
         """The last event of each (context, lane) that has one: one look-up in the index each."""
         rows = await self._rows(
-            "select c.context, l.lane, t.position, t.event_id::text"
+            "select t.context, t.lane, t.position, t.event_id::text"
             " from unnest(%s::text[]) as c (context)"
             " cross join (select generate_series(0, lanes - 1)::smallint as lane from log.settings) l"
-            " cross join lateral (select e.position, e.event_id from log.events e"
-            "   where e.context = c.context and e.lane = l.lane order by e.position desc limit 1) t",
+            " cross join lateral (select e.context, e.lane, e.position, e.event_id from log.events e"
+            "   where (e.context, e.lane) <= (c.context, l.lane)"
+            "   order by e.context desc, e.lane desc, e.position desc limit 1) t"
+            " where (t.context, t.lane) = (c.context, l.lane)",
             (sorted(set(CONTEXTS.values())),),
         )
         return {(context, lane): Mark(position, event_id) for context, lane, position, event_id in rows}
@@ -138,9 +143,10 @@ class LogReader:
     ) -> list[StoredEvent]:
         """The events of a (context, lane) after one position, up to another."""
         return await self._events(
-            _SELECT + "where e.context = %s and e.lane = %s and e.position > %s and e.position <= %s"
-            " order by e.position limit %s",
-            (context, lane, after, upto, limit),
+            _SELECT + "where (e.context, e.lane, e.position) > (%s, %s, %s)"
+            " and (e.context, e.lane, e.position) <= (%s, %s, %s)"
+            " order by e.context, e.lane, e.position limit %s",
+            (context, lane, after, context, lane, upto, limit),
         )
 
     async def read_stream(self, stream: str, *, after_version: int = 0, limit: int) -> list[StoredEvent]:
