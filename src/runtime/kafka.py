@@ -33,6 +33,8 @@ METADATA_MS: Final = 2_000
 POLL_MS: Final = 500
 RECOVER_S: Final = 1.0
 MAX_POLL_RECORDS: Final = 1_000
+FETCH_MS: Final = 50
+"""How long a broker may hold a fetch that finds nothing. Tansu lets what arrives meanwhile wait as long."""
 BATCH_BYTES: Final = 256 * 1024
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 """As brokers have it by default; a message stays below."""
@@ -224,6 +226,7 @@ class Subscriber:
             request_timeout_ms=SESSION_MS + REQUEST_MS,
             metadata_max_age_ms=METADATA_MS,
             max_poll_records=MAX_POLL_RECORDS,
+            fetch_max_wait_ms=FETCH_MS,
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )

@@ -6,6 +6,7 @@ only makes it faster; nothing waits for it.
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -29,10 +30,12 @@ from runtime.stopping import stop_if_cancelled
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Heads = Mapping[builds.Lane, Mark]
 
 ROLE: Final = "tallybook_projector"
 POOL_SIZE: Final = 4
 WATCH_S: Final = 0.25
+GROUP_DIGITS: Final = 12
 KAFKA_PAUSE_S: Final = 0.5
 AWAY_PAUSE_S: Final = 0.25
 """How long a lane rests whose database could not be reached."""
@@ -66,7 +69,8 @@ class Projector:
         self._servers = servers
         self._tables = [Table(model) for model in models]
         self._lanes: dict[str, dict[builds.Lane, FoldedLane]] = {}
-        self._caught_up = {table.build: asyncio.Event() for table in self._tables}
+        self._shown: set[str] = set()
+        self._hears = False
         self._rests: dict[FoldedLane, float] = {}
 
     async def run(self) -> None:
@@ -75,8 +79,7 @@ class Projector:
         stop_if_cancelled()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
-            for table in self._tables:
-                tasks.create_task(self._listen(table))
+            tasks.create_task(self._listen())
 
     async def _prepare(self) -> None:
         incarnation = await self._reader.incarnation()
@@ -100,19 +103,19 @@ class Projector:
             raise builds.AheadOfLog(table.build, lane, mark)
 
     async def _watch(self) -> None:
-        """What the log had a moment ago and Kafka has not delivered since is read from the log."""
-        due: Mapping[builds.Lane, Mark] | None = None
+        """What Kafka has not brought from one look to the next is read from the log; without it, at once."""
+        before: Heads = {}
         while True:
             stop_if_cancelled()
             try:
                 heads = await self._reader.heads()
-                await self._look(heads if due is None else due, heads)
-                due = heads
+                await self._look(before if self._hears and before else heads, heads)
+                before = heads
             except psycopg.OperationalError as away:
                 logger.warning("the watchdog cannot look: %s", away)
             await asyncio.sleep(WATCH_S)
 
-    async def _look(self, due: Mapping[builds.Lane, Mark], heads: Mapping[builds.Lane, Mark]) -> None:
+    async def _look(self, due: Heads, heads: Heads) -> None:
         async with self._pool.connection() as connection:
             stored = await builds.marks_of(connection, list(self._lanes))
         for build, lanes in self._lanes.items():
@@ -128,21 +131,14 @@ class Projector:
     def _every_lane(self) -> Iterable[FoldedLane]:
         return (lane for lanes in self._lanes.values() for lane in lanes.values())
 
-    async def _settle(
-        self, table: Table, due: Mapping[builds.Lane, Mark], heads: Mapping[builds.Lane, Mark]
-    ) -> None:
+    async def _settle(self, table: Table, due: Heads, heads: Heads) -> None:
         lanes = self._lanes[table.build].values()
         lags = [heads[lane.lane].position - lane.mark.position for lane in lanes if _is_behind(lane, heads)]
         LAG.labels(table.model.name).set(max(lags, default=0))
-        caught_up = self._caught_up[table.build]
-        if caught_up.is_set():
-            return
-        behind = [lane for lane in lanes if _is_behind(lane, due)]
-        if not behind:
+        if table.build not in self._shown and not any(_is_behind(lane, due) for lane in lanes):
             async with self._pool.connection() as connection:
                 await builds.show(connection, table)
-        if all(lane in self._rests for lane in behind):
-            caught_up.set()
+            self._shown.add(table.build)
 
     async def _guarded(self, lane: FoldedLane, work: Callable[[T], Awaitable[None]], argument: T) -> None:
         """A lane that fails rests and tries again; the others go on."""
@@ -163,38 +159,41 @@ class Projector:
         else:
             self._rests.pop(lane, None)
 
-    async def _listen(self, table: Table) -> None:
-        """Whatever Kafka does, it is done again; meanwhile the watchdog does without."""
-        await self._caught_up[table.build].wait()
-        wanted = topics(await self._reader.lanes(), contexts_of(table.model))
+    async def _listen(self) -> None:
+        """Whatever Kafka does, it is tried again; meanwhile the watchdog does without."""
+        contexts = {context for table in self._tables for context in contexts_of(table.model)}
+        wanted = topics(await self._reader.lanes(), contexts)
         level = logging.WARNING
         while True:
-            subscriber = Subscriber(self._servers, f"tallybook.{table.build}", wanted)
+            subscriber = Subscriber(self._servers, self._group, wanted)
             try:
                 await subscriber.connect()
                 while True:
                     arrived = await subscriber.poll()
-                    await self._deliver(self._lanes[table.build], arrived)
-                    level = logging.WARNING
+                    self._hears, level = True, logging.WARNING
+                    await self._deliver(arrived)
             except KafkaUnavailable as away:
-                logger.log(level, "%s does without Kafka: %s", table.model.name, away)
+                logger.log(level, "the read models do without Kafka: %s", away)
                 level = logging.DEBUG  # once is enough
             finally:
+                self._hears = False
                 await subscriber.close()
             await asyncio.sleep(KAFKA_PAUSE_S)
 
-    async def _deliver(
-        self,
-        lanes: Mapping[builds.Lane, FoldedLane],
-        arrived: Mapping[tuple[str, int], Sequence[Message]],
-    ) -> None:
-        await asyncio.gather(
-            *(
-                self._guarded(lane, lane.deliver, _deliveries(messages))
-                for (topic, partition), messages in arrived.items()
-                if (lane := lanes.get((context_of(topic), partition)))
-            )
-        )
+    @property
+    def _group(self) -> str:
+        """Projectors of the same builds share the partitions among them."""
+        digest = hashlib.sha256(" ".join(sorted(table.build for table in self._tables)).encode())
+        return f"tallybook.projector.{digest.hexdigest()[:GROUP_DIGITS]}"
+
+    async def _deliver(self, arrived: Mapping[tuple[str, int], Sequence[Message]]) -> None:
+        """To the builds that have caught up; the others have the log to read first."""
+        work = []
+        for (topic, partition), messages in arrived.items():
+            deliveries = _deliveries(messages)
+            lanes = (self._lanes[build].get((context_of(topic), partition)) for build in self._shown)
+            work += [self._guarded(lane, lane.deliver, deliveries) for lane in lanes if lane]
+        await asyncio.gather(*work)
 
 
 def _deliveries(messages: Sequence[Message]) -> list[Delivery]:
@@ -208,6 +207,6 @@ def _deliveries(messages: Sequence[Message]) -> list[Delivery]:
     return deliveries
 
 
-def _is_behind(lane: FoldedLane, heads: Mapping[builds.Lane, Mark]) -> bool:
+def _is_behind(lane: FoldedLane, heads: Heads) -> bool:
     head = heads.get(lane.lane)
     return head is not None and lane.mark.position < head.position

@@ -102,11 +102,11 @@ def _update(table: Table) -> sql.Composed:
     types = [sql.SQL("bytea[]"), *(column.array for column in columns), sql.SQL("boolean[]")]
     return sql.SQL(
         "update {table} as stored set {sets}, revision = stored.revision + 1 "
-        "from unnest(%s::text[], {casts}) as new ({key}, {fields}) where stored.{key} = new.{key}"
+        "from unnest(%b::text[], {casts}) as new ({key}, {fields}) where stored.{key} = new.{key}"
     ).format(
         table=table.identifier,
         key=table.key.identifier,
         sets=sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(field) for field in fields),
-        casts=sql.SQL(", ").join(sql.SQL("%s::{}").format(type_) for type_ in types),
+        casts=sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in types),
         fields=sql.SQL(", ").join(fields),
     )
