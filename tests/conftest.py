@@ -5,6 +5,7 @@ import itertools
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -67,6 +68,19 @@ def postgres(session_home: Path) -> Iterator[PostgresForTests]:
 @pytest.fixture
 def new_database(postgres: PostgresForTests) -> Iterator[Callable[[], str]]:
     """Calling it makes an empty database that lives until the test ends, and returns its owner's URL."""
+    with _databases(postgres) as create:
+        yield create
+
+
+@pytest.fixture(scope="module")
+def new_database_of_module(postgres: PostgresForTests) -> Iterator[Callable[[], str]]:
+    """As `new_database`, for tests of one module that leave no trace in it."""
+    with _databases(postgres) as create:
+        yield create
+
+
+@contextmanager
+def _databases(postgres: PostgresForTests) -> Iterator[Callable[[], str]]:
     made: list[str] = []
 
     def create() -> str:

@@ -34,6 +34,7 @@ POOL_SIZE: Final = 4
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 CLOSE_S: Final = 2.0
+READY_S: Final = 2.0
 STOPPING: Final = "the process is stopping"
 UNCERTAIN_STATES: Final = ("08", "57P")
 """SQLSTATEs after which the commit may or may not have happened: connection, operator intervention."""
@@ -94,12 +95,14 @@ class PostgresLog:
 
     async def ready(self) -> bool:
         """Whether appends and reads find a connection."""
+        if self._session is None or self._closing:
+            return False
         try:
-            async with self._pool.connection() as connection:
+            async with self._pool.connection(READY_S) as connection:
                 await connection.execute("select 1")
         except (psycopg.OperationalError, PoolTimeout):
             return False
-        return self._session is not None and not self._closing
+        return True
 
     async def append(self, append: Append) -> Verdict:
         check(append)

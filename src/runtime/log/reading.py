@@ -30,8 +30,8 @@ COLUMNS: Final[LiteralString] = (
     "e.position, e.stream, e.version, e.event_id::text, e.type, e.context, e.lane, e.data, e.metadata,"
     " e.recorded_at"
 )
-# Rows are compared, here and below, so that the plan cannot be another than a look-up in (context, lane, position):
-# given two equalities, a planner that thinks the lane's events frequent walks through the whole log for the next one.
+# Rows are compared, here and below, so that only a look-up in (context, lane, position) will do: given two
+# equalities, a planner that takes the lane's events for frequent walks through the whole log to the next one.
 _PREVIOUS: Final[LiteralString] = (
     ", coalesce((select case when (p.context, p.lane) = (e.context, e.lane) then p.position end"
     " from log.events p where (p.context, p.lane, p.position) < (e.context, e.lane, e.position)"

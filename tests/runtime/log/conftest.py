@@ -1,11 +1,15 @@
 """Logs to be tried: the one in PostgreSQL and its twin in memory."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from log_tools import T0, Appends
+from tests.conftest import SERVICE_PASSWORD
 
 from commands.ports import Log
+from runtime.embedded.postgres import SERVICE
 from runtime.ids import FixedClock
 from runtime.log.memory import MemoryLog
 from runtime.log.postgres import PostgresLog
@@ -22,6 +26,28 @@ async def log_url(new_database: Callable[[], str]) -> str:
     url = new_database()
     await migrate(url, "log")
     return url
+
+
+@pytest.fixture(scope="module")
+def shared_log_url(new_database_of_module: Callable[[], str]) -> str:
+    """An empty log, for tests that roll back what they write."""
+    url = new_database_of_module()
+    asyncio.run(migrate(url, "log"))
+    return url
+
+
+@pytest.fixture
+def service_url() -> Callable[[str], str]:
+    """The URL of the services' login, from the owner's."""
+
+    def of(url: str) -> str:
+        return urlunsplit(
+            (parts := urlsplit(url))._replace(
+                netloc=f"{SERVICE}:{SERVICE_PASSWORD}@{parts.hostname}:{parts.port}"
+            )
+        )
+
+    return of
 
 
 @pytest.fixture(params=["postgres", "memory"])

@@ -1,12 +1,14 @@
 """What every log does, whatever it is made of."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from log_tools import Appends, stream, tip
+from log_tools import T0, Appends, stream, tip
 
 from commands.ports import Appended, Conflict, Duplicate, Log, Mismatch
 from domain.envelope import NO_EVENT, NOTHING, Recorded, Tip
+from domain.location import LocationRegistered
 
 pytestmark = pytest.mark.anyio
 
@@ -182,6 +184,68 @@ async def test_recorded_times_grow_with_positions(log: Log, appends: Appends) ->
     assert len(set(times)) == 5
 
 
+async def test_every_stream_asked_for_is_a_key(log: Log, appends: Appends) -> None:
+    known, unknown = stream(), stream()
+    events = await appended(log, appends, known)
+    assert await log.read_streams({known: 0, unknown: 0}) == {known: list(events), unknown: []}
+    assert await log.read_streams({known: 1}) == {known: []}
+    assert await log.read_streams({}) == {}
+
+
+async def test_an_event_id_is_used_once(log: Log, appends: Appends) -> None:
+    [event] = await appended(log, appends, stream())
+    again = appends.of(stream())
+    again = replace(again, events=[replace(again.events[0], event_id=event.event_id)])
+    others = [appends.of(stream()) for _ in range(3)]
+    verdicts = await asyncio.gather(
+        *(log.append(append) for append in [others[0], again, *others[1:]]), return_exceptions=True
+    )
+    assert isinstance(verdicts[1], ValueError)
+    assert all(isinstance(verdict, Appended) for verdict in [verdicts[0], *verdicts[2:]])
+    twice = appends.of(stream(), stream())
+    twice = replace(twice, events=[replace(new, event_id=appends.ids.new()) for new in twice.events[:1]] * 2)
+    with pytest.raises(ValueError, match="event"):
+        await log.append(twice)
+    assert [event.position for event in await log.read_positions(1, 10)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "name", ["location-a\0b", "location-\ud800", "location-" + "x" * 112, "strange-1", ""]
+)
+async def test_a_name_that_cannot_be_stored_hurts_only_its_caller(
+    log: Log, appends: Appends, name: str
+) -> None:
+    good = [appends.of(stream()) for _ in range(2)]
+    bad = appends.of(stream(), tips={name: NOTHING})
+    verdicts = await asyncio.gather(
+        *(log.append(append) for append in [good[0], bad, good[1]]), return_exceptions=True
+    )
+    assert isinstance(verdicts[1], ValueError)
+    assert [type(verdicts[0]), type(verdicts[2])] == [Appended, Appended]
+
+
+async def test_what_no_log_takes(log: Log, appends: Appends) -> None:
+    name = stream()
+    good = appends.of(name, digest=b"a" * 16)
+    new = good.events[0]
+    naive = replace(good.metadata, occurred_at=T0.replace(tzinfo=None))
+    for bad in [
+        replace(good, tips={name: Tip(-1, NO_EVENT)}),
+        replace(good, tips={name: Tip(2**63, NO_EVENT)}),
+        replace(good, tips={name: Tip(0, "nil")}),
+        replace(good, tips={stream(): NOTHING}),
+        replace(good, events=[replace(new, event_id=new.event_id.upper())]),
+        replace(good, events=[replace(new, event=LocationRegistered("A", "a\0b", "DE"))]),
+        replace(good, digest=b"a"),
+        replace(good, fingerprint=None),
+        replace(good, metadata=naive),
+    ]:
+        with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+            await log.append(bad)
+    assert await log.read_positions(1, 10) == []
+    await appended(log, appends, name)
+
+
 async def test_the_limits_of_an_append(log: Log, appends: Appends) -> None:
     names = [stream() for _ in range(1_024)]
     first = await appended(log, appends, *names[:1_000], tips=dict.fromkeys(names, NOTHING))
@@ -190,10 +254,6 @@ async def test_the_limits_of_an_append(log: Log, appends: Appends) -> None:
         await log.append(appends.of(tips=dict.fromkeys([*names, stream()], NOTHING)))
     with pytest.raises(ValueError, match="1001 events"):
         await log.append(appends.of(*[stream()] * 1_001))
-    with pytest.raises(ValueError, match="not the name of a stream"):
-        await log.append(appends.of("location-" + "x" * 112))
-    with pytest.raises(ValueError, match="not the name of a stream"):
-        await log.append(appends.of("strange-1"))
 
 
 async def test_a_caller_that_goes_away_changes_nothing(log: Log, appends: Appends) -> None:
