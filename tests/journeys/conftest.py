@@ -1,19 +1,16 @@
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-from house import Client, House, client_of, free_port_base, house_in
+from house import Client, House, client_of, free_port_base, house_in, new_home
 
 
 @pytest.fixture(scope="session")
 def house() -> Iterator[House]:
-    with tempfile.TemporaryDirectory(prefix="tallybook-house-", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o711)
-        with house_in(
-            Path(directory) / "home", "--port-base", str(free_port_base()), "--write-apis", "2"
-        ) as house:
-            yield house
+    with (
+        new_home() as home,
+        house_in(home, "--port-base", str(free_port_base()), "--write-apis", "2") as house,
+    ):
+        yield house
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from house import client_of, free_port_base, house_in
+from house import client_of, free_port_base, house_in, new_home
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +16,7 @@ async def test_a_house_on_services_of_ones_own(new_database: Callable[[], str], 
         "TALLYBOOK_READ_DATABASE_URL": new_database(),
         "TALLYBOOK_KAFKA_BOOTSTRAP_SERVERS": broker,
     }
-    with tempfile.TemporaryDirectory(prefix="tallybook-real-", ignore_cleanup_errors=True) as directory:
-        home = Path(directory) / "home"
+    with new_home() as home:
         starting = house_in(home, "--port-base", str(free_port_base()), **services)
         house = await asyncio.to_thread(starting.__enter__)
         try:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -188,6 +189,14 @@ def house_in(home: Path, *options: str, **environment: str) -> Iterator[House]:
             process.wait()
             process.stdout.close()
             log.close()
+
+
+@contextlib.contextmanager
+def new_home() -> Iterator[Path]:
+    """A home that any account may reach: root's PostgreSQL is nobody's."""
+    with tempfile.TemporaryDirectory(prefix="tallybook-house-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory) / "home"
 
 
 def free_port_base() -> int:

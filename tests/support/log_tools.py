@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import UTC, datetime
+from uuid import UUID
 
 from commands.ports import Append, NewEvent
 from domain.envelope import NOTHING, Actor, Metadata, Recorded, Tip
@@ -20,6 +21,9 @@ class Appends:
 
     def metadata(self) -> Metadata:
         return Metadata(T0, Actor("staff", "s1"), self.ids.new(), self.ids.new(), None, "ab" * 16)
+
+    def digest(self) -> bytes:
+        return UUID(self.ids.new()).bytes
 
     def of(
         self,
