@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from log_tools import T0, Appends
 from tests.conftest import SERVICE_PASSWORD
@@ -21,18 +22,23 @@ def appends() -> Appends:
     return Appends()
 
 
-@pytest.fixture
-async def log_url(new_database: Callable[[], str]) -> str:
-    url = new_database()
-    await migrate(url, "log")
+@pytest.fixture(scope="module")
+def shared_log_url(new_database_of_module: Callable[[], str]) -> str:
+    """A log for tests that roll back what they write."""
+    url = new_database_of_module()
+    asyncio.run(migrate(url, "log"))
     return url
 
 
-@pytest.fixture(scope="module")
-def shared_log_url(new_database_of_module: Callable[[], str]) -> str:
-    """An empty log, for tests that roll back what they write."""
-    url = new_database_of_module()
-    asyncio.run(migrate(url, "log"))
+@pytest.fixture
+def log_url(shared_log_url: str) -> str:
+    """An empty log."""
+    return _emptied(shared_log_url)
+
+
+def _emptied(url: str) -> str:
+    with psycopg.connect(url) as owner:
+        owner.execute("truncate log.events, log.requests, log.writers")
     return url
 
 
@@ -51,11 +57,9 @@ def service_url() -> Callable[[str], str]:
 
 
 @pytest.fixture(params=["postgres", "memory"])
-async def log(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> AsyncIterator[Log]:
+async def log(request: pytest.FixtureRequest, shared_log_url: str) -> AsyncIterator[Log]:
     if request.param == "memory":
         yield MemoryLog(FixedClock(T0))
         return
-    url = new_database()
-    await migrate(url, "log")
-    async with PostgresLog.open(url) as opened:
+    async with PostgresLog.open(_emptied(shared_log_url)) as opened:
         yield opened

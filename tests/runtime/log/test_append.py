@@ -14,6 +14,7 @@ from runtime.lanes import lane_of
 from runtime.log.batch import CALL
 from runtime.log.postgres import ROLE
 from runtime.log.session import Session
+from runtime.migrate import migrate
 from runtime.postgres import TIME_OUTS, Connection, connect, open_pool
 
 pytestmark = pytest.mark.anyio
@@ -191,11 +192,13 @@ async def test_another_generation_is_refused(caller: Caller) -> None:
     assert await caller.positions() == []
 
 
-async def test_a_timeline_without_an_incarnation_is_not_written_to(log_url: str) -> None:
-    async with await psycopg.AsyncConnection.connect(log_url) as owner:
+async def test_a_timeline_without_an_incarnation_is_not_written_to(new_database: Callable[[], str]) -> None:
+    url = new_database()
+    await migrate(url, "log")
+    async with connect(url, "postgres") as owner:
         await owner.execute("update log.incarnations set timeline = timeline + 1")
     with pytest.raises(LogUnavailable, match="has no row"):
-        await Session.begin(log_url, ROLE, str(uuid4()))
+        await Session.begin(url, ROLE, str(uuid4()))
 
 
 @pytest.mark.parametrize("role", ROLES)
