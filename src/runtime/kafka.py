@@ -164,8 +164,7 @@ class Publisher:
             self._producer.flush(timeout=FLUSH_S)
         except KafkaError as error:
             logger.warning("not all was acknowledged: %s: %s", type(error).__name__, error)
-        # An offset of -1 is reported for records that are not in the topic.
-        return sum(1 for _ in takewhile(lambda sent: sent.succeeded() and sent.value.offset >= 0, futures))
+        return acknowledged(futures)
 
     def _send(self, message: Message) -> Any:  # noqa: ANN401 - kafka-python is untyped
         return self._producer.send(
@@ -268,6 +267,11 @@ class Subscriber:
 
     def _close(self) -> None:
         _quietly(lambda: self._consumer and self._consumer.close(timeout_ms=CLOSE_S * 1000))
+
+
+def acknowledged(futures: Sequence[Any]) -> int:
+    """How many of the first records are in their topics; the offset is -1 for some that are not."""
+    return sum(1 for _ in takewhile(lambda sent: sent.succeeded() and sent.value.offset >= 0, futures))
 
 
 def _require_any(servers: Sequence[str]) -> None:

@@ -5,8 +5,12 @@ from collections.abc import Callable
 
 import pytest
 from broker import OwnBroker
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaTimeoutError
+from kafka.future import Future
+from kafka.producer.future import RecordMetadata
 
-from runtime.kafka import KafkaUnavailable, Message, Publisher, Subscriber, WrongPartitions
+from runtime.kafka import KafkaUnavailable, Message, Publisher, Subscriber, WrongPartitions, acknowledged
 
 pytestmark = [
     pytest.mark.anyio,
@@ -102,6 +106,42 @@ async def test_what_is_published_arrives_in_each_partitions_order_and_topics_los
     with pytest.raises(KafkaUnavailable):
         await values(subscriber, 1)
     await publisher.close()
+    await subscriber.close()
+
+
+def test_a_record_without_an_offset_ends_the_acknowledged_prefix() -> None:
+    def sent(offset: int | None) -> Future:
+        future = Future()
+        if offset is None:
+            return future.failure(KafkaTimeoutError("late"))
+        return future.success(RecordMetadata("here", 0, None, offset, 0, None, 0, 0, 0))
+
+    assert acknowledged([sent(0), sent(1), sent(-1), sent(2)]) == 2
+    assert acknowledged([sent(None), sent(0)]) == 0
+    assert acknowledged([sent(0), Future()]) == 1
+    assert acknowledged([]) == 0
+
+
+async def test_a_topic_made_again_under_a_subscriber_is_read_from_its_beginning(
+    own_broker: OwnBroker,
+) -> None:
+    subscriber = Subscriber(own_broker.servers, "group", TOPICS)
+    first = Publisher(own_broker.servers, TOPICS, recreate=False)
+    await first.connect()
+    assert await first.publish(numbered(1, 50)) == 50
+    await subscriber.connect()
+    await values(subscriber, 50)
+    await first.close()
+    admin = KafkaAdminClient(bootstrap_servers=own_broker.servers)
+    admin.delete_topics(["here"])
+    admin.create_topics({"here": {"num_partitions": 2, "replication_factor": 1}})
+    admin.close()
+    second = Publisher(own_broker.servers, TOPICS, recreate=False)
+    await second.connect()
+    assert await second.publish(numbered(51, 54)) == 4
+
+    assert sorted(await values(subscriber, 4)) == [51, 52, 53, 54]
+    await second.close()
     await subscriber.close()
 
 
