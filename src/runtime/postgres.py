@@ -14,8 +14,10 @@ Pool = AsyncConnectionPool[Connection]
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
 RECONNECT_S: Final = 2.0
-"""How long a pool tries to replace a connection before it leaves that to the next who asks: the pauses between
-its tries double, so after an outage of minutes it would come minutes late."""
+"""How long a pool tries to replace a connection before it leaves that to the next who asks.
+
+The pauses between its tries double, so after an outage of minutes it would come minutes late.
+"""
 SILENCE_MS: Final = 30_000
 """How long a peer may leave what we sent unacknowledged; keep-alives watch only a connection that rests."""
 # As on the roles (migrations/roles.sql): taking a role does not apply what is set on it.

@@ -31,9 +31,7 @@ def mentions() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("event", [event.__name__ for event in EVENTS.values()])
-def test_nobody_else_names_an_event(
-    event: str, mentions: dict[str, list[str]]
-) -> None:
+def test_nobody_else_names_an_event(event: str, mentions: dict[str, list[str]]) -> None:
     assert [module for module in mentions[event] if not module.startswith(ALLOWED)] == []
     assert len([module for module in mentions[event] if module.startswith("domain/")]) == 1
 

@@ -14,7 +14,7 @@ from runtime.settings import Settings
 from runtime.status import Lag, progress_of
 
 if TYPE_CHECKING:
-    from conftest import PostgresForTests
+    from tests.conftest import PostgresForTests
 
 THREE_EVENTS = """
     insert into log.events
