@@ -29,6 +29,7 @@ pytestmark = [
 
 JOIN_SECONDS = 20.0
 RECOVER_SECONDS = 30.0
+STOP_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -194,4 +195,4 @@ async def test_a_read_model_ahead_of_the_log_stops_the_projector_and_says_what_t
         )
 
     with pytest.raises(AheadOfLog, match=r"which the log does not have.*drop table read\.order_detail_"):
-        await side.projector().run()
+        await asyncio.wait_for(side.projector().run(), STOP_SECONDS)

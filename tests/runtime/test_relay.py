@@ -195,6 +195,30 @@ async def test_nothing_moves_the_checkpoint_past_what_the_broker_has(
             await listener.until({event.position for event in await side.reader.read(has)})
 
 
+async def test_a_relay_that_finds_its_checkpoint_moved_by_another_goes_on_from_there(
+    side: ReadSide, own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = list(history(seed=48, appends=0))
+    await side.write(facts[:-1])
+    first = (await side.reader.read(0))[0]
+    moved: list[str] = []
+
+    async def meanwhile(point: str) -> None:
+        if not moved:
+            moved.append(point)
+            async with await psycopg.AsyncConnection.connect(side.log_url, autocommit=True) as other:
+                await other.execute(
+                    "update relay.checkpoint set position = 1, event_id = %s", [first.event_id]
+                )
+
+    monkeypatch.setattr(relay, "reached", meanwhile)
+    async with running(side.relay(own_broker.servers)):
+        await until_published(side)
+        await side.write(facts[-1:])
+        await until_published(side)
+    assert moved == ["after_send_before_checkpoint"]
+
+
 async def test_a_topic_with_another_number_of_partitions_stops_the_relay_loudly(
     side: ReadSide, own_broker: OwnBroker
 ) -> None:

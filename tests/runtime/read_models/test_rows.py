@@ -17,6 +17,7 @@ from projections.order_detail import ORDER_DETAIL, order_of
 from projections.ports import Ask, ForeignToken, NotYetApplied
 from projections.product_detail import product_of, product_with_slug
 from projections.stock_availability import STOCK_AVAILABILITY, availability_of
+from runtime import projector
 from runtime.read_models.rows import PostgresRows
 from runtime.read_models.tables import Table
 from runtime.read_models.verify import fresh_fold
@@ -24,6 +25,7 @@ from runtime.read_models.verify import fresh_fold
 pytestmark = pytest.mark.anyio
 
 ANY = Ask()
+SNAPSHOTS = 400
 
 
 @pytest.fixture
@@ -92,6 +94,29 @@ async def rows_have(side: ReadSide, rows: PostgresRows) -> None:
     token = Token(await side.reader.incarnation(), await side.reader.heads())
     for model in READ_MODELS:
         await rows.select(model, "true", {}, Ask(token, 5.0))
+
+
+async def test_rows_and_vector_are_of_one_snapshot_while_the_rows_change(
+    side: ReadSide, rows: PostgresRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "WATCH_S", 0.0)
+
+    async def write() -> None:
+        while True:
+            await side.writer.append((stock_of(0), received(0, 1)))
+
+    async with projecting(side, [[(stock_of(0), received(0, 1))]]):
+        writing = asyncio.create_task(write())
+        answers = [await availability_of(rows, ["SKU0"], ANY) for _ in range(SNAPSHOTS)]
+        writing.cancel()
+        await asyncio.wait({writing})
+    versions = {event.position: event.version for event in await side.reader.read(0, limit=1_000_000)}
+    seen = [
+        (answer.rows[0].row.version, max(at.position for at in answer.at.marks.values()))
+        for answer in answers
+    ]
+    assert len(set(seen)) > 1
+    assert [version for version, _ in seen] == [versions[position] for _, position in seen]
 
 
 async def test_a_query_waits_for_what_its_token_names(side: ReadSide, rows: PostgresRows) -> None:
