@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
+from uuid import uuid4
 
 import pytest
 from log_tools import Appends, stream
@@ -134,6 +136,15 @@ async def test_a_generation_that_is_over_writes_nothing_more(
         assert isinstance(await log.append(appends.of(stream())), Appended)
 
 
+async def test_a_generation_begins_after_what_was_under_way(log_url: str, owner: Connection) -> None:
+    await owner.execute(LOCK)
+    beginning = asyncio.create_task(Session.begin(log_url, ROLE, str(uuid4())))
+    await until(owner, "exists (select from pg_locks where locktype = 'advisory' and not granted)")
+    assert not beginning.done()
+    await owner.execute(UNLOCK)
+    await (await beginning).close()
+
+
 async def test_a_writer_that_is_cut_off_begins_again_by_itself(
     log_url: str, owner: Connection, appends: Appends
 ) -> None:
@@ -229,6 +240,20 @@ async def test_a_lock_that_is_not_given_back_is_no_unknown_outcome(
             await log.append(appends.of(stream()))
         await owner.execute(UNLOCK)
     assert await positions(owner) == []
+
+
+async def test_time_goes_on_where_the_clock_goes_back(
+    log_url: str, owner: Connection, appends: Appends
+) -> None:
+    async with PostgresLog.open(log_url) as log:
+        await log.append(appends.of(stream()))
+        ahead = await owner.execute(
+            "update log.events set recorded_at = recorded_at + interval '1 hour' returning recorded_at"
+        )
+        [(last,)] = await ahead.fetchall()
+        verdict = await log.append(appends.of(stream(), stream()))
+        assert isinstance(verdict, Appended)
+        assert {event.recorded_at for event in verdict.events} == {last + timedelta(microseconds=1)}
 
 
 async def test_no_connection_no_log(log_url: str) -> None:

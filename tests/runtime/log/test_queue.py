@@ -58,13 +58,17 @@ async def test_a_full_queue_takes_nothing(appends: Appends, monkeypatch: pytest.
         waiting.put(one)
 
 
-async def test_the_bytes_of_a_batch_are_free_again(appends: Appends, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_count_for_as_long_as_they_wait(
+    appends: Appends, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting = Queue()
     one = encoded(appends)
     monkeypatch.setattr(queue, "MAX_WAITING_BYTES", one.size)
     for _ in range(3):
         waiting.put(one)
         waiting.try_alone(waiting.next_batch())
+        with pytest.raises(LogFull):
+            waiting.put(one)
         waiting.next_batch()
         waiting.put(one)
         assert len(waiting.take_all()) == 1

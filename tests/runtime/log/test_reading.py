@@ -22,10 +22,18 @@ pytestmark = pytest.mark.anyio
 WAIT_S = 10.0
 
 
+class CountingReader(LogReader):
+    reads = 0
+
+    async def read(self, after: int, limit: int = reading.BATCH_EVENTS) -> list[StoredEvent]:
+        self.reads += 1
+        return await super().read(after, limit)
+
+
 class Kept:
     """A log, a reader of it, and what was written."""
 
-    def __init__(self, log: PostgresLog, reader: LogReader) -> None:
+    def __init__(self, log: PostgresLog, reader: CountingReader) -> None:
         self._log = log
         self.reader = reader
         self.written: list[Recorded] = []
@@ -42,7 +50,8 @@ class Kept:
 
 @pytest.fixture
 async def kept(log_url: str) -> AsyncIterator[Kept]:
-    async with PostgresLog.open(log_url) as log, LogReader.open(log_url) as reader:
+    async with PostgresLog.open(log_url) as log, CountingReader.open(log_url) as reader:
+        assert isinstance(reader, CountingReader)
         yield Kept(log, reader)
 
 
@@ -127,6 +136,10 @@ async def test_a_subscription_is_woken_and_not_only_polls(
         await kept.write("location-A")
         assert await told == [position]
         told = asyncio.create_task(take(following, 1))
+    await asyncio.sleep(0.1)  # the last notification may come after what it tells of was read
+    reads_before = kept.reader.reads
+    await asyncio.sleep(0.1)
+    assert kept.reader.reads - reads_before <= 1
     told.cancel()
     await asyncio.wait({told})
     await following.aclose()
