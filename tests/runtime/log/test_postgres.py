@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -17,6 +17,7 @@ from runtime.log import postgres, queue
 from runtime.log.postgres import ROLE, PostgresLog
 from runtime.log.reading import LogReader
 from runtime.log.session import Session
+from runtime.migrate import migrate
 from runtime.postgres import Connection, connect
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +155,26 @@ async def test_a_writer_that_is_cut_off_begins_again_by_itself(
         with pytest.raises(LogUnavailable):
             await log.append(appends.of(stream()))
         await until(owner, f"(select generation from log.writers) = {before[0] + 2}")
-        assert await log.ready()
+        async with asyncio.timeout(WAIT_S):
+            while not await log.ready():
+                await asyncio.sleep(0.01)
+
+
+async def test_a_writer_that_begins_again_learns_the_incarnation(
+    new_database: Callable[[], str], appends: Appends
+) -> None:
+    url = new_database()
+    await migrate(url, "log")
+    async with PostgresLog.open(url) as log, connect(url, "postgres") as owner:
+        before = log.incarnation
+        found = await owner.execute("update log.incarnations set id = gen_random_uuid() returning id::text")
+        [(after,)] = await found.fetchall()
+        assert log.incarnation == before
+        await owner.execute("update log.writers set generation = generation + 1")
+        with pytest.raises(LogUnavailable):
+            await log.append(appends.of(stream()))
+        assert isinstance(await log.append(appends.of(stream())), Appended)
+        assert log.incarnation == after
 
 
 async def test_while_the_log_is_down_everybody_is_told_so_at_once(log_url: str, appends: Appends) -> None:
