@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: each takes its role, and no wait on one is endless."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -53,6 +54,23 @@ async def connect(url: str, role: str, **settings: str) -> AsyncIterator[Connect
         yield connection
 
 
+class _Pool(AsyncConnectionPool[Connection]):
+    """A pool that loses no cancellation.
+
+    On Python 3.11 asyncio.wait_for, and so psycopg's pool, swallows one that comes in the moment in which a
+    connection becomes free; a loop that was told to stop would go on for ever.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        connection = await super().getconn(timeout)
+        if task and task.cancelling() > before:
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
+
+
 @asynccontextmanager
 async def open_pool(
     url: str,
@@ -63,7 +81,7 @@ async def open_pool(
     configure: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Pool]:
     """Up to `size` connections, made when they are needed; who finds none free waits for `POOL_WAIT_S`."""
-    pool: Pool = AsyncConnectionPool(
+    pool: Pool = _Pool(
         url,
         connection_class=Connection,
         kwargs={"autocommit": autocommit, **arguments(role)},
