@@ -14,9 +14,28 @@ MAX_EVENTS_PER_APPEND = 1_000
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
+    """`tags` are what conditions can find it by: 1 to 120 characters each, say `customer:0190…`."""
+
     stream: str
     event_id: str
     event: Event
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The events of any of these types (none named: of any type) that carry all of these tags."""
+
+    types: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Does not hold if an event after position `after` matches any of `query` (at least one item)."""
+
+    query: tuple[Item, ...]
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +45,7 @@ class Append:
     `tips` names every stream the decision read or writes; `events` are in order, versions follow from the
     tips. No events is a refusal: it holds only if the tips do. `digest` (16 bytes) recognises a repeat,
     `fingerprint` (32 bytes) tells whether the repeat says the same; both None where nothing can repeat.
+    `conditions` are those of the Dynamic Consistency Boundary specification (dcb.events).
     """
 
     tips: Mapping[str, Tip]
@@ -33,6 +53,7 @@ class Append:
     metadata: Metadata
     digest: bytes | None
     fingerprint: bytes | None
+    conditions: Sequence[Condition] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +65,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A tip is not the tip any more: decide again."""
+    """A tip is not the tip any more, or a condition does not hold: decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +105,15 @@ class Log(Protocol):
         ...
 
     async def read_positions(self, first_position: int, count: int) -> Sequence[Recorded]: ...
+
+    async def read_query(
+        self, query: Sequence[Item], *, after: int = 0, limit: int
+    ) -> tuple[Sequence[Recorded], int]:
+        """The first `limit` events after a position that match any of the items, in order.
+
+        And up to which position that is all: what a condition decided on them may name as its `after`.
+        """
+        ...
 
 
 class LogFull(Exception):

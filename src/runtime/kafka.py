@@ -32,6 +32,8 @@ HEARTBEAT_MS: Final = 1_000
 METADATA_MS: Final = 2_000
 POLL_MS: Final = 500
 RECOVER_S: Final = 1.0
+UNASSIGNED_S: Final = 10.0
+"""How long a member of a group may be without a partition: well above what joining takes."""
 MAX_POLL_RECORDS: Final = 1_000
 FETCH_MS: Final = 50
 """How long a broker may hold a fetch that finds nothing. Tansu lets what arrives meanwhile wait as long."""
@@ -47,6 +49,10 @@ Headers = Sequence[tuple[str, bytes]]
 
 class KafkaUnavailable(Exception):
     """The broker is away, or its topics are not (yet) as they should be."""
+
+
+class NothingAssigned(KafkaUnavailable):
+    """The group gives this member no partition: it has enough others, or the broker lost track of it."""
 
 
 class WrongPartitions(RuntimeError):
@@ -192,6 +198,7 @@ class Subscriber:
         self._topics = topics
         self._thread = _Thread("kafka-subscriber")
         self._recover_at = 0.0
+        self._assigned_at = 0.0
         self._consumer: Any = None
 
     async def connect(self) -> None:
@@ -230,6 +237,7 @@ class Subscriber:
             metrics_enabled=False,
         )
         self._consumer.subscribe(list(self._topics))
+        self._assigned_at = time.monotonic()
 
     def _check(self, counts: Mapping[str, int]) -> None:
         for topic, wanted in self._topics.items():
@@ -259,7 +267,12 @@ class Subscriber:
         """A broker may come back without anything: topics it makes by itself, offsets beyond their end."""
         _require_any(self._servers)
         self._check({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in self._topics})
-        for partition in self._consumer.assignment():
+        assigned = self._consumer.assignment()
+        if assigned:
+            self._assigned_at = time.monotonic()
+        elif time.monotonic() - self._assigned_at > UNASSIGNED_S:
+            raise NothingAssigned(f"{self._group} has no partition for this member")
+        for partition in assigned:
             end = self._consumer.highwater(partition)
             position = self._consumer.position(partition, timeout_ms=POLL_MS)
             if end is not None and position is not None and position > end:

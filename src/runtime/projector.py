@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from domain.envelope import Mark
 from projections import READ_MODELS
-from runtime.kafka import KafkaUnavailable, Message, Subscriber
+from runtime.kafka import KafkaUnavailable, Message, NothingAssigned, Subscriber
 from runtime.log.reading import LogReader
 from runtime.messages import Delivery, ForeignMessage, context_of, delivery_of, topics
 from runtime.meters import serve_meters
@@ -71,6 +71,7 @@ class Projector:
         self._lanes: dict[str, dict[builds.Lane, FoldedLane]] = {}
         self._shown: set[str] = set()
         self._hears = False
+        self._groups_left = 0
         self._rests: dict[FoldedLane, float] = {}
 
     async def run(self) -> None:
@@ -172,6 +173,9 @@ class Projector:
                     arrived = await subscriber.poll()
                     self._hears, level = True, logging.WARNING
                     await self._deliver(arrived)
+            except NothingAssigned as left_out:
+                self._groups_left += 1
+                logger.warning("the read models join %s: %s", self._group, left_out)
             except KafkaUnavailable as away:
                 logger.log(level, "the read models do without Kafka: %s", away)
                 level = logging.DEBUG  # once is enough
@@ -182,9 +186,13 @@ class Projector:
 
     @property
     def _group(self) -> str:
-        """Projectors of the same builds share the partitions among them."""
+        """Projectors of the same builds share the partitions among them.
+
+        One that gets none goes to another group: Tansu was seen to forget a group's members for good when it
+        came back empty under load. Two groups deliver the same twice, and the compare-and-set arbitrates.
+        """
         digest = hashlib.sha256(" ".join(sorted(table.build for table in self._tables)).encode())
-        return f"tallybook.projector.{digest.hexdigest()[:GROUP_DIGITS]}"
+        return f"tallybook.projector.{digest.hexdigest()[:GROUP_DIGITS]}.{self._groups_left}"
 
     async def _deliver(self, arrived: Mapping[tuple[str, int], Sequence[Message]]) -> None:
         """To the builds that have caught up; the others have the log to read first."""

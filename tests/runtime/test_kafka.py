@@ -10,7 +10,16 @@ from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 from kafka.producer.future import RecordMetadata
 
-from runtime.kafka import KafkaUnavailable, Message, Publisher, Subscriber, WrongPartitions, acknowledged
+from runtime import kafka
+from runtime.kafka import (
+    KafkaUnavailable,
+    Message,
+    NothingAssigned,
+    Publisher,
+    Subscriber,
+    WrongPartitions,
+    acknowledged,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -155,3 +164,33 @@ async def test_partitions_of_a_wrong_number_are_refused_or_made_again(own_broker
     with pytest.raises(WrongPartitions, match="here"):
         await refusing.connect()
     await refusing.close()
+
+
+async def test_a_member_that_its_group_gives_nothing_says_so_and_is_served_by_another_group(
+    own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "UNASSIGNED_S", 5.0)
+    topics = {"here": 1}
+    publisher = Publisher(own_broker.servers, topics, recreate=True)
+    first = Subscriber(own_broker.servers, "group", topics)
+    second = Subscriber(own_broker.servers, "group", topics)
+    other = Subscriber(own_broker.servers, "group.1", topics)
+    try:
+        await publisher.connect()
+        assert await publisher.publish([Message("here", 0, b"key", b"1", [])]) == 1
+        await first.connect()
+        assert await values(first, 1) == [1]
+        await second.connect()
+        with pytest.raises(NothingAssigned):
+            await asyncio.gather(*(_for_ever(subscriber) for subscriber in (first, second)))
+        await other.connect()
+        assert await values(other, 1) == [1]
+    finally:
+        for client in (first, second, other, publisher):
+            await client.close()
+
+
+async def _for_ever(subscriber: Subscriber) -> None:
+    async with asyncio.timeout(ARRIVE_SECONDS):
+        while True:
+            await subscriber.poll()
