@@ -4,15 +4,14 @@ from datetime import datetime
 
 from commands._reservations import Wanted, expect_stock, refuse_twice, reserved
 from commands._states import Streams
-from commands._stock_items import stock_of
+from commands._stock_items import expect_items, item_at, stock_of
 from commands._transact import First, Writes, transact
 from commands.ports import Issued, Receipt, Rules
 from commands.shop import Shop
-from domain import order, price, product, sku
+from domain import order, price, product
 from domain.order import ORDER, OrderLine
 from domain.price import PRICE
 from domain.product import PRODUCT
-from domain.sku import SKU
 from domain.stock import Holder, Item
 from domain.values import FieldError, InvalidFields, Money
 
@@ -80,12 +79,11 @@ def _items(streams: Streams, rules: Rules, command: PlaceOrder) -> Sequence[Item
     """What each line asks for; reads every stream that the order depends on."""
     places = [(line.sku, line.location or rules.default_location) for line in command.lines]
     refuse_twice(places, "/lines")
-    streams.expect(SKU, [code for code, _ in places])
+    expect_items(streams, places)
     expect_stock(streams, places)
-    owners = [sku.owner(streams.read(SKU, code), sku=code) for code, _ in places]
-    streams.expect(PRODUCT, [product_id for product_id, _ in owners])
-    streams.expect(PRICE, [variant_id for _, variant_id in owners])
-    items = [Item(*place, *owner) for place, owner in zip(places, owners, strict=True)]
+    items = [item_at(streams, code, place) for code, place in places]
+    streams.expect(PRODUCT, [item.product_id for item in items])
+    streams.expect(PRICE, [item.variant_id for item in items])
     for item in items:
         streams.read(PRODUCT, item.product_id)
         streams.read(PRICE, item.variant_id)

@@ -4,8 +4,9 @@ from datetime import timedelta
 import pytest
 from tests.commands.conftest import T0, House, once, only, ordered, wants, written
 
-from commands.place_order import place_order
+from commands.place_order import WantedLine, place_order
 from commands.reserve_stock import ReservedItem, ReserveStock, reserve_stock
+from domain.location import UnknownLocation
 from domain.order import CurrentPrice, OrderPlaced, PriceChanged, order_no
 from domain.price import NoPrice
 from domain.product import NotPublished
@@ -59,6 +60,7 @@ async def test_the_append_names_the_tip_of_every_stream_the_order_depends_on(hou
         f"order-{order_id}": 0,
         "sku-MUG": 1,
         "sku-CUP": 1,
+        "location-MAIN": 1,
         f"product-{mug}": 3,
         f"product-{cup}": 3,
         f"price-{mug_v}": 1,
@@ -86,6 +88,10 @@ async def test_what_an_order_may_not_say(house: House) -> None:
     shop, before = house.shop(), len(house.log.recorded)
     with pytest.raises(UnknownSku):
         await place_order(shop, house.issued(), wants(("CUP", 1), total=1990))
+    elsewhere = replace(wants(total=1990), lines=(WantedLine("MUG", 1, "MOON"),))
+    with pytest.raises(UnknownLocation) as unknown:
+        await place_order(shop, house.issued(), elsewhere)
+    assert unknown.value.location == "MOON"
     with pytest.raises(NoPrice):
         await place_order(shop, house.issued(), wants(("MUG", 1), total=1990, currency="USD"))
     with pytest.raises(InvalidFields) as twice:

@@ -56,6 +56,7 @@ async def test_a_refusal_carries_the_tips_of_all_it_read_and_its_digest(house: H
     product_id, variant_id = house.variants["MUG"]
     assert append.tips.keys() == {
         "sku-MUG",
+        "location-MAIN",
         f"product-{product_id}",
         f"price-{variant_id}",
         "stock-MUG@MAIN",

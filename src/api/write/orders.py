@@ -11,6 +11,7 @@ from api.write._fields import Currency, Fields, Id, Items, LineQty, LocationCode
 from commands.cancel_order import CancelOrder, cancel_order
 from commands.confirm_order import ConfirmOrder, confirm_order
 from commands.place_order import PlaceOrder, WantedLine, place_order
+from domain.location import UnknownLocation
 from domain.order import (
     ORDER,
     OrderCancelled,
@@ -92,7 +93,15 @@ class PlacedAnswer(OrderAnswer):
         scope="orders:place",
         answer=PlacedAnswer,
         events=(OrderPlaced, StockReserved, ReservationExpired, StockDepleted),
-        refusals=(UnknownSku, NotPublished, NoPrice, PriceChanged, InsufficientStock, InvalidFields),
+        refusals=(
+            UnknownSku,
+            UnknownLocation,
+            NotPublished,
+            NoPrice,
+            PriceChanged,
+            InsufficientStock,
+            InvalidFields,
+        ),
         created=True,
     ),
 )

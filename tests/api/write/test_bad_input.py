@@ -192,6 +192,29 @@ async def test_an_unknown_sku_is_named(door: WriteDoor, path: str, body: Any) ->
     assert await door.head() == before
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/orders", order_of() | {"lines": [{"sku": "TEA-1", "qty": 1, "location": "MOON"}]}),
+        ("/stock/TEA-1@MOON/receive", {"qty": 1, "reference": {"type": "initial", "id": "x"}}),
+        (
+            "/reservations",
+            {
+                "holder": {"type": "cart", "id": "0198c0de-0000-7000-8000-00000000ca47"},
+                "items": [{"sku": "TEA-1", "qty": 1, "location": "MOON"}],
+            },
+        ),
+    ],
+)
+async def test_an_unknown_location_is_named(door: WriteDoor, path: str, body: Any) -> None:
+    await door.product()
+    before = await door.head()
+    refused = await door.post(path, body)
+    assert (refused.status_code, refused.json()["code"]) == (404, "unknown_location")
+    assert refused.json()["location"] == "MOON"
+    assert await door.head() == before
+
+
 async def test_a_line_that_stands_twice_is_refused(door: WriteDoor) -> None:
     await door.product(qty=5)
     body = order_of() | {

@@ -70,6 +70,7 @@ async def test_a_currency_without_a_price_and_two_currencies_are_refused(door: W
 
 
 async def test_an_unpublished_product_is_not_sold(door: WriteDoor) -> None:
+    await door.done("/locations", {"location": "MAIN", "name": "Main", "country": "DE"})
     drafted = (await door.done("/products", {"slug": "t", "title": {"en": "T"}, "tax_class": "s"})).json()
     variant = {"sku": "RAW", "options": {}, "weight_g": 0}
     await door.done(f"/products/{drafted['product_id']}/add-variant", variant, version=1)
