@@ -2,11 +2,13 @@
 
 import asyncio
 import itertools
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import psycopg
 import pytest
@@ -17,7 +19,25 @@ from runtime.embedded.child import Child
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 
 START_SECONDS = 60.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 SERVICE_PASSWORD = "service"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Told to stop, pytest would end at once and leave the services behind; so it is interrupted instead.
+
+    Before every test, because a loop in which a test handled a signal puts the default back.
+    """
+    for told in STOP_SIGNALS:
+        if signal.getsignal(told) is signal.SIG_DFL:
+            signal.signal(told, _interrupt)
+
+
+def _interrupt(told: int, _frame: FrameType | None) -> None:
+    for other in STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)  # `timeout` tells pytest, and so does the `make` it also told
+    raise KeyboardInterrupt(signal.Signals(told).name)
 
 
 class PostgresForTests:
