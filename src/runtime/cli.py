@@ -7,10 +7,14 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
+from psycopg import OperationalError
+from psycopg_pool import PoolTimeout
 
+from commands.ports import LogUnavailable
+from runtime.databases import require
 from runtime.logs import PLAIN_LINE, configure_logging
 from runtime.process import CannotStart, run_process
-from runtime.settings import Settings, load_settings, load_up_settings
+from runtime.settings import Settings, load_settings, load_up_settings, variable_of
 
 LOWEST_BASE = 1024
 HIGHEST_BASE = 65_000
@@ -100,9 +104,19 @@ def _serve(module: str) -> None:
     def work() -> int:
         settings = load_settings()
         run: Callable[[Settings], Coroutine[Any, Any, None]] = importlib.import_module(module).run
-        return run_process(run(settings))
+        return run_process(_naming_what_is_away(run(settings), settings))
 
     _end(work)
+
+
+async def _naming_what_is_away(work: Coroutine[Any, Any, None], settings: Settings) -> None:
+    """A process that cannot begin without a database says which one it is."""
+    try:
+        await work
+    except (LogUnavailable, OperationalError, PoolTimeout):
+        for name in ("database_url", "read_database_url"):
+            await require(variable_of(name), getattr(settings, name))
+        raise  # they are there: it was something else
 
 
 def _end(work: Callable[[], int]) -> None:

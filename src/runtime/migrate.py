@@ -13,12 +13,12 @@ from typing import Final
 from psycopg import AsyncConnection
 from psycopg.errors import DuplicateObject, InternalError_, UniqueViolation
 
+from runtime.databases import CONNECT_S, naming, require
 from runtime.process import CannotStart
-from runtime.settings import Settings
+from runtime.settings import Settings, variable_of
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S: Final = 10
 LOCK_WAIT: Final = "120s"
 """How long one migration waits for another, or for a table in use."""
 ROLES_TRIES: Final = 10
@@ -31,8 +31,16 @@ class ChangedMigration(CannotStart):
 
 
 async def run(settings: Settings) -> None:
-    await migrate(settings.migration_database_url, "log")
-    await migrate(settings.read_migration_database_url, "read")
+    """Raises DatabaseUnusable, or ChangedMigration."""
+    for schema, services, owners in (
+        ("log", "database_url", "migration_database_url"),
+        ("read", "read_database_url", "read_migration_database_url"),
+    ):
+        url = getattr(settings, owners)
+        variable = variable_of(services if url == getattr(settings, services) else owners)
+        await require(variable, url)
+        with naming(variable):
+            await migrate(url, schema)
 
 
 async def migrate(url: str, schema: str, *, lanes: int = DEFAULT_LANES) -> list[str]:

@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from runtime.databases import database_url
 from runtime.embedded.child import LOOPBACK
 from runtime.home import Home, home_path
 from runtime.process import CannotStart
@@ -53,16 +54,19 @@ def _tokens(given: object) -> object:
     return given
 
 
+DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+
+
 class Settings(BaseModel):
     """URLs of databases carry the login of the services, those for migrations the owner's."""
 
     model_config = ConfigDict(frozen=True)
 
     home: Annotated[Path, AfterValidator(Path.resolve)] = Field(default_factory=home_path)
-    database_url: str = Field(repr=False)
-    read_database_url: str = Field(repr=False)
-    migration_database_url: str = Field(default_factory=lambda data: data["database_url"], repr=False)
-    read_migration_database_url: str = Field(
+    database_url: DatabaseUrl = Field(repr=False)
+    read_database_url: DatabaseUrl = Field(repr=False)
+    migration_database_url: DatabaseUrl = Field(default_factory=lambda data: data["database_url"], repr=False)
+    read_migration_database_url: DatabaseUrl = Field(
         default_factory=lambda data: data["read_database_url"], repr=False
     )
     kafka_bootstrap_servers: str  # host:port, separated by commas
@@ -101,10 +105,10 @@ class UpSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     home: Annotated[Path, AfterValidator(Path.resolve)] = Field(default_factory=home_path)
-    database_url: str | None = Field(default=None, repr=False)
-    read_database_url: str | None = Field(default=None, repr=False)
-    migration_database_url: str | None = Field(default=None, repr=False)
-    read_migration_database_url: str | None = Field(default=None, repr=False)
+    database_url: DatabaseUrl | None = Field(default=None, repr=False)
+    read_database_url: DatabaseUrl | None = Field(default=None, repr=False)
+    migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
+    read_migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
     kafka_bootstrap_servers: str | None = None
     kafka_recreate_topics: bool | None = None
     host: str = LOOPBACK
@@ -117,11 +121,16 @@ def url_of(host: str, port: int) -> str:
     return f"http://{reachable}:{port}"
 
 
+def variable_of(name: str) -> str:
+    """The variable that gives a field of the settings."""
+    return f"{PREFIX}{name.upper()}"
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that give a process these settings, whatever else its environment says."""
     values = settings.model_dump(mode="json", exclude_none=True)
     return {
-        f"{PREFIX}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        variable_of(name): value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()
     }
 
@@ -140,8 +149,6 @@ def _load(kind: type[_S]) -> _S:
         return kind(**given)
     except ValidationError as error:
         told = (
-            f"{PREFIX}{str(found['loc'][0]).upper()}: {found['msg']}"
-            for found in error.errors()
-            if found["loc"]
+            f"{variable_of(str(found['loc'][0]))}: {found['msg']}" for found in error.errors() if found["loc"]
         )
         raise SettingsInvalid("\n".join(told)) from None  # the error itself would show the values

@@ -4,14 +4,16 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, LiteralString
 
-import psycopg
 import typer
+from psycopg import AsyncConnection
+from psycopg.errors import UndefinedTable
 
+from runtime.databases import DatabaseUnusable, naming
 from runtime.home import Home
-from runtime.process import CannotStart
-from runtime.settings import Settings, load_settings, load_up_settings
+from runtime.settings import Settings, load_settings, load_up_settings, variable_of
 from runtime.supervisor import ProcessRecord, records_of
 
 CONNECT_SECONDS: Final = 5
@@ -60,10 +62,7 @@ async def show() -> int:
         typer.echo(f"nothing runs in {wishes.home}")
         if wishes.database_url is None:
             return 1
-    try:
-        progress = await progress_of(load_settings())
-    except psycopg.Error as error:
-        raise CannotStart(f"the databases do not answer: {error}") from error
+    progress = await progress_of(load_settings())
     typer.echo(f"the log's head is {progress.head}")
     for lag in progress.lags:
         typer.echo(f"{lag.reader:<50} {lag.events} events behind")
@@ -76,26 +75,31 @@ def _line(record: ProcessRecord, *, runs: bool) -> str:
 
 
 async def progress_of(settings: Settings) -> Progress:
-    """Each reader asked with its own role: nobody else may see its checkpoint."""
-    log, read = settings.database_url, settings.read_database_url
-    ((head,),) = await _rows(log, "tallybook_reader", HEAD)
-    lags = [Lag(reader, events) for reader, events in await _rows(log, "tallybook_relay", RELAY)]
-    lags += [Lag(reader, events) for reader, events in await _rows(log, "tallybook_policies", POLICIES)]
+    """Each reader asked with its own role: nobody else may see its checkpoint. Raises DatabaseUnusable."""
+    log, read = partial(_rows, settings, "database_url"), partial(_rows, settings, "read_database_url")
+    ((head,),) = await log("tallybook_reader", HEAD)
+    lags = [Lag(reader, events) for reader, events in await log("tallybook_relay", RELAY)]
+    lags += [Lag(reader, events) for reader, events in await log("tallybook_policies", POLICIES)]
     lanes: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    for build, *reached in await _rows(read, "tallybook_reader", BUILDS):
+    for build, *reached in await read("tallybook_reader", BUILDS):
         lanes[build].append(tuple(reached))
     for build, reached_by_lane in lanes.items():
         columns = [list(column) for column in zip(*reached_by_lane, strict=True)]
-        ((events,),) = await _rows(log, "tallybook_reader", BEHIND, columns)
+        ((events,),) = await log("tallybook_reader", BEHIND, columns)
         lags.append(Lag(build, events))
     return Progress(head, tuple(lags))
 
 
 async def _rows(
-    url: str, role: str, query: LiteralString, parameters: Sequence[object] = ()
+    settings: Settings, database: str, role: str, query: LiteralString, parameters: Sequence[object] = ()
 ) -> list[tuple[Any, ...]]:
-    connecting = psycopg.AsyncConnection.connect(
-        url, connect_timeout=CONNECT_SECONDS, options=f"-c role={role}"
+    variable = variable_of(database)
+    connecting = AsyncConnection.connect(
+        getattr(settings, database), connect_timeout=CONNECT_SECONDS, options=f"-c role={role}"
     )
-    async with await connecting as connection:
-        return await (await connection.execute(query, parameters)).fetchall()
+    with naming(variable):
+        async with await connecting as connection:
+            try:
+                return await (await connection.execute(query, parameters)).fetchall()
+            except UndefinedTable:
+                raise DatabaseUnusable(variable, "it was never migrated: run `tallybook migrate`") from None

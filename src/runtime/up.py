@@ -12,19 +12,26 @@ from typing import Final
 import httpx
 
 from runtime import migrate
+from runtime.databases import require
 from runtime.embedded.broker import broker_spec
 from runtime.embedded.child import LOOPBACK, ChildSpec
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 from runtime.home import Home, write_private
 from runtime.process import SUPERVISOR_VARIABLE
 from runtime.secrets import Secrets, secrets_of
-from runtime.settings import Settings, UpSettings, environment_of, url_of
+from runtime.settings import Settings, UpSettings, environment_of, url_of, variable_of
 from runtime.supervisor import Stage, locked, supervise
 
 logger = logging.getLogger(__name__)
 
 LOG_DATABASE: Final = "tallybook_log"
 READ_DATABASE: Final = "tallybook_read"
+DATABASES: Final = (
+    "migration_database_url",
+    "read_migration_database_url",
+    "database_url",
+    "read_database_url",
+)
 PROBE_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 4.0  # of a process; the whole house stops within 10 s
 
@@ -67,6 +74,7 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
     with locked(home):
         secrets = secrets_of(home)
         settings, server = plan_settings(home, wishes, ports, secrets)
+        await require_databases(wishes)
         write_private(home.settings, settings.model_dump_json(indent=2))
         services: list[ChildSpec] = []
         if server:
@@ -85,6 +93,13 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
 
         stages: tuple[Stage, ...] = ((services, prepare), (process_specs(home, settings, ports), ready))
         await supervise(home, stages)
+
+
+async def require_databases(wishes: UpSettings) -> None:
+    """Before anything is started: those that are named let us in. Raises DatabaseUnusable."""
+    for name in DATABASES:
+        if url := getattr(wishes, name):
+            await require(variable_of(name), url)
 
 
 def plan_settings(

@@ -1,5 +1,6 @@
 """The command line: what it offers, and how it refuses."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from runtime.secrets import ROLES
+
 COMMANDS = ("up", "write-api", "read-api", "audit-api", "relay", "projector", "policies", "migrate", "status")
 
 
-def tallybook(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+AWAY = "postgresql://shop:opensesame@127.0.0.1:1/log"  # nobody listens on port 1
+
+
+def tallybook(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TALLYBOOK_")}
     return subprocess.run(
         [sys.executable, "-P", "-m", "runtime.cli", *arguments],
-        env={**kept, "TALLYBOOK_HOME": str(home), "COLUMNS": "120"},
+        env={**kept, "TALLYBOOK_HOME": str(home), "COLUMNS": "120", **environment},
         capture_output=True,
         text=True,
         timeout=30,
@@ -37,6 +43,40 @@ def test_without_settings_a_process_names_what_is_missing(tmp_path: Path, comman
         assert f"TALLYBOOK_{name}: Field required" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "migrate", "status", "write-api", "policies"),
+        pytest.param("projector", marks=pytest.mark.heavy),  # waits for ten seconds
+    ],
+)
+def test_a_database_that_does_not_answer_is_named_and_nothing_else_is_started(
+    tmp_path: Path, command: str
+) -> None:
+    refused = tallybook(
+        tmp_path,
+        command,
+        TALLYBOOK_DATABASE_URL=AWAY,
+        TALLYBOOK_READ_DATABASE_URL=AWAY,
+        TALLYBOOK_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        TALLYBOOK_DIGEST_KEY="ab" * 32,
+        TALLYBOOK_TOKENS=json.dumps({role: role for role in ROLES}),
+    )
+    assert refused.returncode == 1
+    assert "TALLYBOOK_DATABASE_URL: connection failed: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "opensesame" not in refused.stdout + refused.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+def test_up_asks_the_database_that_is_named_before_it_starts_the_other(tmp_path: Path) -> None:
+    refused = tallybook(tmp_path, "up", TALLYBOOK_READ_DATABASE_URL=AWAY)
+    assert refused.returncode == 1
+    assert "TALLYBOOK_READ_DATABASE_URL: connection failed: " in refused.stderr
+    assert "starting" not in refused.stderr
+    assert not (tmp_path / "postgres").exists()
 
 
 def test_a_base_without_room_for_all_ports_is_refused(tmp_path: Path) -> None:
