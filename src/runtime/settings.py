@@ -5,6 +5,7 @@ running house needs no variable.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -148,7 +149,19 @@ def _load(kind: type[_S]) -> _S:
     try:
         return kind(**given)
     except ValidationError as error:
-        told = (
-            f"{variable_of(str(found['loc'][0]))}: {found['msg']}" for found in error.errors() if found["loc"]
+        raise SettingsInvalid("\n".join(_told(error))) from None  # the error itself would show the values
+
+
+def _told(error: ValidationError) -> Iterator[str]:
+    found = [wrong for wrong in error.errors(include_input=False) if wrong["loc"]]
+    for wrong in found:
+        variable = variable_of(str(wrong["loc"][0]))
+        if wrong["type"] == "missing":
+            yield f"{variable}: not set"
+        elif wrong["type"] != "default_factory_not_called":  # what follows from a value that is named already
+            yield f"{variable}: {wrong['msg'].removeprefix('Value error, ')}"
+    if any(wrong["type"] == "missing" for wrong in found):
+        yield (
+            f"{Home(home_path()).settings} does not have them either: `tallybook up` makes a home that does, "
+            f"and {variable_of('home')} says where it is"
         )
-        raise SettingsInvalid("\n".join(told)) from None  # the error itself would show the values

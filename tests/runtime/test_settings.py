@@ -61,6 +61,8 @@ def test_every_variable_that_cannot_be_used_is_named_and_no_value_is_shown(
     message = str(refused.value)
     for name in ("DATABASE_URL", "DIGEST_KEY", "TOKENS"):
         assert f"TALLYBOOK_{name}: " in message
+    assert message.count("TALLYBOOK_") == 4  # the home's is the fourth
+    assert "Value error" not in message
     assert "abcd" not in message
     assert "token of" not in message
 
