@@ -1,0 +1,375 @@
+"""Two writer processes on few streams, against a log that does one thing after the other (log_model.py).
+
+Hypothesis draws the steps. What a step does depends on what the writers were told; what it draws does not.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast
+
+import pytest
+from cutting_proxy import CuttingProxy, proxy_to
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from log_model import Attempt, History, Row, check
+from log_worker import MAX_WAITING, PLACE, LogWorker, Said
+from psycopg import sql
+
+from domain.envelope import NOTHING, Tip
+from runtime.codec import decode, decode_metadata
+from runtime.ids import Uuid7s
+from runtime.migrate import migrate
+from runtime.postgres import Connection, connect
+
+T = TypeVar("T")
+Basis = Literal["seen", "fresh", "old", "in flight"]
+"""What an append's tips are: the last its process was told, the log's, older ones, or those it just sent."""
+
+PLACES: Final = f"location-{PLACE}"
+"""Every command on stock reads it; so appends to it make commands decide again."""
+STREAMS: Final = ("location-A", "location-B", "location-C", PLACES)
+SKUS: Final = ("MUG", "CUP", "JUG")
+KEPT: Final = ("settings", "incarnations", "writers", "migrations")
+"""Tables of the log that an example leaves as they are; the others it finds empty."""
+FEW_WAITING: Final = "6"
+BURST: Final = 20
+SETTLED_S: Final = 30.0
+PATIENCE_S: Final = 0.2
+QUICK_SEED: Final = 20_260_301
+SEED: Final = "TALLYBOOK_MODEL_SEED"
+
+PROCESS = st.integers(0, 1)
+WHICH = st.integers(0, 999)
+BASIS: st.SearchStrategy[Basis] = st.sampled_from(["seen", "fresh", "old", "in flight"])
+WRITES = st.lists(st.sampled_from(STREAMS), min_size=1, max_size=3)
+READS = st.lists(st.sampled_from(STREAMS), max_size=2)
+
+
+class House:
+    """What all examples share: a log, two processes that write it, a proxy for each."""
+
+    def __init__(self, url: str, errors: Path) -> None:
+        self.url = url
+        self.errors = errors
+        self.ids = Uuid7s()
+        self.steps: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
+        self.heard: Callable[[LogWorker, Said], Awaitable[None]]
+        self.workers: list[LogWorker] = []
+        self.proxies: list[CuttingProxy] = []
+        self.urls: list[str] = []
+        self.owner: Connection
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> None:
+        await migrate(self.url, "log")
+        self.owner = await self._stack.enter_async_context(connect(self.url, "postgres"))
+        for number in range(2):
+            proxy, url = await self._stack.enter_async_context(proxy_to(self.url))
+            self.proxies.append(proxy)
+            self.urls.append(url)
+            self.workers.append(await self._started(number, few_waiting=bool(number)))
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            await worker.stop()
+        await self._stack.aclose()
+
+    async def _started(self, number: int, *, few_waiting: bool) -> LogWorker:
+        async def heard(worker: LogWorker, said: Said) -> None:
+            await self.heard(worker, said)
+
+        worker = LogWorker(self.urls[number], self.errors, heard)
+        await worker.start({MAX_WAITING: FEW_WAITING} if few_waiting else {})
+        return worker
+
+    async def start_anew(self, number: int, *, few_waiting: bool) -> None:
+        """The process is killed where it stands."""
+        await self.workers[number].kill()
+        self.workers[number] = await self._started(number, few_waiting=few_waiting)
+
+    async def head(self) -> int:
+        found = await self.owner.execute("select coalesce(max(position), 0) from log.events")
+        [(head,)] = await found.fetchall()
+        return int(head)
+
+    async def rows(self) -> list[Row]:
+        found = await self.owner.execute(
+            "select position, stream, version, event_id::text, type, data, metadata"
+            " from log.events order by position"
+        )
+        rows = []
+        for position, stream, version, event_id, kind, data, stored in await found.fetchall():
+            metadata = decode_metadata(stored)
+            event = decode(kind, data)
+            rows.append(
+                Row(position, stream, version, event_id, event, metadata.command_id, metadata.occurred_at)
+            )
+        return rows
+
+    async def empty(self) -> None:
+        """Once no session is writing any more."""
+        async with asyncio.timeout(SETTLED_S):
+            while await self._writing():
+                await asyncio.sleep(0.01)
+        found = await self.owner.execute(
+            "select tablename from pg_tables where schemaname = 'log' and tablename <> all (%s)",
+            (list(KEPT),),
+        )
+        tables = [sql.Identifier("log", name) for (name,) in await found.fetchall()]
+        await self.owner.execute(sql.SQL("truncate {}").format(sql.SQL(", ").join(tables)))
+
+    async def _writing(self) -> bool:
+        found = await self.owner.execute(
+            "select from pg_stat_activity where datname = current_database() and state = 'active'"
+            " and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        )
+        return found.rowcount > 0
+
+
+class Writers(RuleBasedStateMachine):
+    def __init__(self, house: House, runner: asyncio.Runner) -> None:
+        super().__init__()
+        self.house = house
+        self._runner = runner
+        self.house.heard = self._hear
+        self.attempts: dict[int, Attempt] = {}
+        self.history = History([])
+        self.seen: tuple[dict[str, Tip], ...] = ({}, {})
+        self._numbers = itertools.count(1)
+        self._turns = itertools.count(1)
+        self._processes = [0, 1]
+        self._faults: list[str] = []
+        self._forgotten: dict[int, asyncio.Event] = {}
+
+    def run(self, name: str, doing: Coroutine[Any, Any, T]) -> T:
+        self.house.steps[name] += 1
+        return self._runner.run(self._then_check(doing))
+
+    async def _then_check(self, doing: Coroutine[Any, Any, T]) -> T:
+        done = await doing
+        await self._check()
+        return done
+
+    async def _check(self) -> None:
+        assert not self._faults, self._faults
+        attempts = [replace(attempt) for attempt in self.attempts.values()]
+        self.history = check(await self.house.rows(), attempts)
+
+    async def _hear(self, worker: LogWorker, said: Said) -> None:
+        if said["verdict"] == "fault":
+            self._faults.append(said["why"])
+            return
+        if said["verdict"] == "forgotten":
+            self._forgotten[said["id"]].set()
+            return
+        turn, head = next(self._turns), await self.house.head()
+        if said["verdict"] == "read":
+            self.seen[self.house.workers.index(worker)].update(
+                {stream: Tip(*tip) for stream, tip in said["tips"].items()}
+            )
+            return
+        attempt = self.attempts[said["id"]]
+        attempt.verdict, attempt.told = said["verdict"], said
+        attempt.answered_head, attempt.answered_turn = head, turn
+        attempt.answered_at = datetime.now(UTC)
+        self.house.verdicts[f"{attempt.kind} {attempt.verdict}"] += 1
+        if attempt.kind == "append" and worker in self.house.workers:
+            known = self.seen[self.house.workers.index(worker)]
+            for _, stream, version, event_id in said.get("events", ()):
+                known[stream] = Tip(version, event_id)
+
+    # What is sent
+
+    async def _send(self, process: int, *asked: Said) -> list[Attempt]:
+        head = await self.house.head()
+        sent = []
+        for each in asked:
+            number, turn = next(self._numbers), next(self._turns)
+            attempt = Attempt(number, self._processes[process], {"id": number, **each}, head, turn)
+            self.attempts[number] = attempt
+            sent.append(attempt)
+        await self.house.workers[process].send(*(attempt.asked for attempt in sent))
+        return sent
+
+    async def _answered(self, attempts: list[Attempt], seconds: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while any(attempt.verdict == "waiting" for attempt in attempts) and not self._faults:
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(0.001)
+        return True
+
+    def _append(
+        self,
+        process: int,
+        writes: list[str],
+        reads: list[str],
+        basis: Basis,
+        request: tuple[str, str] | None,
+    ) -> Said:
+        """`request`: its digest and fingerprint."""
+        tips = {stream: self._tip(process, stream, basis) for stream in [*writes, *reads]}
+        return {
+            "do": "append",
+            "command_id": self.house.ids.new(),
+            "tips": {stream: [tip.version, tip.event_id] for stream, tip in tips.items()},
+            "events": [[stream, self.house.ids.new()] for stream in writes],
+            "digest": request[0] if request else None,
+            "fingerprint": request[1] if request else None,
+        }
+
+    def _tip(self, process: int, stream: str, basis: Basis) -> Tip:
+        match basis:
+            case "seen":
+                return self.seen[process].get(stream, NOTHING)
+            case "fresh":
+                return self.history.tip_at(stream, self.history.points[-1])
+            case "old":
+                return self.history.old_tips(stream)[-2:][0]
+            case "in flight":
+                return self._tip_in_flight(process, stream)
+
+    def _tip_in_flight(self, process: int, stream: str) -> Tip:
+        """What the stream ends with if the last append of this process to it is in the log."""
+        for attempt in reversed(self.attempts.values()):
+            if attempt.process == self._processes[process] and attempt.kind == "append":
+                written = [event_id for name, event_id in attempt.event_ids if name == stream]
+                if written and attempt.verdict in {"waiting", "appended"}:
+                    return Tip(attempt.tips[stream].version + len(written), written[-1])
+        return self._tip(process, stream, "seen")
+
+    def _request(self) -> tuple[str, str]:
+        return self.house.ids.new().replace("-", ""), self.house.ids.new().replace("-", "") * 2
+
+    # Steps
+
+    @initialize()
+    def begin(self) -> None:
+        self.run("begin", self._begin())
+
+    async def _begin(self) -> None:
+        await self.house.empty()
+        for number, worker in enumerate(self.house.workers):
+            self._forgotten[-number] = asyncio.Event()
+            await worker.send({"id": -number, "do": "forget"})
+        async with asyncio.timeout(SETTLED_S):
+            for forgotten in self._forgotten.values():
+                await forgotten.wait()
+        streams = [PLACES, *(f"sku-{sku}" for sku in SKUS)]
+        sent = await self._send(0, self._append(0, streams, [], "fresh", None))
+        assert await self._answered(sent, SETTLED_S)
+
+    @rule(process=PROCESS, writes=WRITES, reads=READS, basis=BASIS, once=st.booleans(), patient=st.booleans())
+    def append(
+        self, process: int, writes: list[str], reads: list[str], basis: Basis, once: bool, patient: bool
+    ) -> None:
+        asked = self._append(process, writes, reads, basis, self._request() if once else None)
+        self.run(f"append on {basis} tips", self._sent(process, asked, patient))
+
+    async def _sent(self, process: int, asked: Said, patient: bool) -> None:
+        sent = await self._send(process, asked)
+        if patient:
+            await self._answered(sent, PATIENCE_S)
+
+    @rule(process=PROCESS, reads=WRITES, basis=BASIS, once=st.booleans(), patient=st.booleans())
+    def refuse(self, process: int, reads: list[str], basis: Basis, once: bool, patient: bool) -> None:
+        asked = self._append(process, [], reads, basis, self._request() if once else None)
+        self.run(f"refuse on {basis} tips", self._sent(process, asked, patient))
+
+    @rule(process=PROCESS)
+    def look(self, process: int) -> None:
+        self.run("look", self._look(process))
+
+    async def _look(self, process: int) -> None:
+        await self.house.workers[process].send({"id": 0, "do": "read", "streams": list(STREAMS)})
+
+    @rule(
+        process=PROCESS,
+        which=WHICH,
+        writes=st.lists(st.sampled_from(STREAMS), max_size=2),
+        basis=BASIS,
+        same=st.booleans(),
+    )
+    def repeat(self, process: int, which: int, writes: list[str], basis: Basis, same: bool) -> None:
+        bound = [each for each in self.attempts.values() if each.kind == "append" and each.digest]
+        if bound:
+            asked = bound[which % len(bound)].asked
+            request = (asked["digest"], asked["fingerprint"] if same else self._request()[1])
+            again = self._append(process, writes, [STREAMS[0]], basis, request)
+            self.run(f"repeat {'the same' if same else 'another'}", self._sent(process, again, patient=True))
+
+    @rule(process=PROCESS, stream=st.sampled_from(STREAMS), chained=st.booleans(), patient=st.booleans())
+    def burst(self, process: int, stream: str, chained: bool, patient: bool) -> None:
+        self.run("burst, chained" if chained else "burst", self._burst(process, stream, chained, patient))
+
+    async def _burst(self, process: int, stream: str, chained: bool, patient: bool) -> None:
+        asked = [self._append(process, [stream], [], "seen", self._request()) for _ in range(BURST)]
+        if chained:
+            for before, after in itertools.pairwise(asked):
+                version, _ = before["tips"][stream]
+                after["tips"][stream] = [version + 1, before["events"][0][1]]
+        sent = await self._send(process, *asked)
+        if patient:
+            await self._answered(sent, PATIENCE_S)
+
+    @rule()
+    def settle(self) -> None:
+        self.run("settle", self._settle())
+
+    async def _settle(self) -> None:
+        for proxy in self.house.proxies:
+            proxy.release()
+        settled = await self._answered(list(self.attempts.values()), SETTLED_S)
+        assert settled, (
+            f"never answered: {[str(a) for a in self.attempts.values() if a.verdict == 'waiting']}"
+        )
+
+    def teardown(self) -> None:
+        self.run("settle", self._settle())
+
+
+@pytest.fixture
+def house(
+    new_database: Callable[[], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Any]:
+    with asyncio.Runner() as runner:
+        house = House(new_database(), tmp_path / "workers.log")
+        runner.run(house.open())
+        yield lambda: Writers(house, runner)
+        runner.run(house.close())
+    with capsys.disabled():
+        sys.stdout.write("\n" + lines_of(house.steps, "steps") + lines_of(house.verdicts, "answers"))
+
+
+def lines_of(counted: Counter[str], of: str) -> str:
+    each = ", ".join(f"{count} × {name}" for name, count in sorted(counted.items()))
+    return f"  {counted.total()} {of}: {each}\n"
+
+
+def try_steps(machine: Callable[[], Writers], number: int, examples: int, steps: int, *more: Phase) -> None:
+    run_state_machine_as_test(
+        cast("type[Writers]", seed(number)(machine)),  # it is called, no more
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            phases=(Phase.explicit, Phase.generate, *more),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_what_two_writers_are_told_could_have_happened_one_after_the_other(
+    house: Callable[[], Writers],
+) -> None:
+    try_steps(house, QUICK_SEED, examples=10, steps=25)
