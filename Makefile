@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up test campaign check lint format openapi event-contracts lock build
+.PHONY: help install up test campaign bench-log check lint format openapi event-contracts lock build
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: install ## run the quick tests
 campaign: install ## run the tests that take minutes
 	$(PYTEST) -m heavy
 
+bench-log: install ## measure the log against others; BENCH=--quick only tries that it works
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	$(BIN)/python -m bench.log $(BENCH)
+
 check: lint test ## run what CI runs: every check, then the quick tests
 
 lint: install ## check style, types, import contracts and the compose file
@@ -54,11 +58,12 @@ event-contracts: install ## write schema and sample of events that have none; th
 	$(BIN)/python tests/contracts/write_event_contract.py
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" pyproject.toml
+	--custom-compile-command "make lock"
 
 lock: | $(BIN)/uv ## write the lock files anew; UPGRADE=--upgrade takes newer versions
-	$(COMPILE) $(UPGRADE) --output-file requirements.lock
-	$(COMPILE) --group dev --constraints requirements.lock $(UPGRADE) --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml $(UPGRADE) --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group dev --constraints requirements.lock $(UPGRADE) --output-file requirements-dev.lock
+	$(COMPILE) --group bench --constraints requirements-dev.lock $(UPGRADE) --output-file requirements-bench.lock
 
 $(BIN)/uv:
 	$(MAKE) install

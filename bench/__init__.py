@@ -1,0 +1,1 @@
+"""What the log is measured against, and how: `make bench-log`, docs/benchmarks.md."""
