@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from api._operation import Problem
 from api.bodies import escaped
+from api.heads import HeadAsGet
 from api.limits import Admission
 from api.ports import Surroundings
 from api.problems import (
@@ -74,7 +75,10 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
         strict_content_type=False,  # bodies.read_json has seen to it
-        middleware=[Middleware(Admission, around=around, seconds=request_seconds)],
+        middleware=[
+            Middleware(HeadAsGet),
+            Middleware(Admission, around=around, seconds=request_seconds),
+        ],
         exception_handlers={
             **dict.fromkeys((Rejected, *refusals), _refusal_handler(refusals)),
             Refused: _refused,
@@ -189,7 +193,10 @@ def _pointer(loc: tuple[str | int, ...]) -> str:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     kind = _HTTP_KINDS.get(error.status_code, INTERNAL_ERROR)
-    return problem(kind, f"{error.detail}.", trace_id=_trace_id(request), headers=error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    return problem(kind, f"{error.detail}.", trace_id=_trace_id(request), headers=headers)
 
 
 async def _gone(_request: Request, _disconnect: ClientDisconnect) -> Response:

@@ -1,4 +1,4 @@
-"""How many requests at once, and for how long: the outermost layer of every door."""
+"""How many requests at once, and for how long: the outer layer of every door."""
 
 import asyncio
 import re

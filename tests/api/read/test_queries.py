@@ -45,6 +45,26 @@ async def test_a_product_is_found_by_its_id_and_its_slug(doors: Doors) -> None:
     assert product.headers["Cache-Control"] == "private, max-age=0, must-revalidate"
 
 
+async def test_head_answers_as_get_does_without_the_content(doors: Doors) -> None:
+    placed = await doors.write.product("BARE", qty=5)
+    path = f"/products/{placed['product_id']}"
+    got = await doors.seen(path)
+    headed = await doors.read.send("HEAD", path)
+    assert (headed.status_code, headed.content) == (200, b"")
+    for name in ("ETag", "Content-Type", "Content-Length", "Cache-Control"):
+        assert headed.headers[name] == got.headers[name]
+    same = await doors.read.send("HEAD", path, headers={"If-None-Match": got.headers["ETag"]})
+    assert same.status_code == 304
+    unknown = await doors.read.send("HEAD", f"/products/{ID}", None)
+    assert (unknown.status_code, unknown.content) == (401, b"")
+    history = await doors.audit.send("HEAD", "/streams/stock-BARE@MAIN")
+    assert (history.status_code, history.content) == (200, b"")
+    written = await doors.write.send("HEAD", "/orders")
+    assert (written.status_code, written.headers["Allow"]) == (405, "POST")
+    other = await doors.read.send("DELETE", path)
+    assert (other.status_code, other.headers["Allow"]) == (405, "GET, HEAD")
+
+
 async def test_the_version_of_a_row_is_what_a_command_takes(doors: Doors) -> None:
     await doors.write.product("ROW", qty=5)
     placed = await doors.write.done("/orders", order_of("ROW"))
