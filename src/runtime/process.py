@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -24,6 +25,10 @@ KEEP_ALIVE_SECONDS: Final = 30
 
 class CannotStart(RuntimeError):
     """Something the operator can put right; the message says what, and is shown without a traceback."""
+
+
+class CannotListen(CannotStart):
+    """The address is another's, or none of this machine's."""
 
 
 def run_process(work: Coroutine[Any, Any, None]) -> int:
@@ -77,12 +82,19 @@ class _Door(uvicorn.Server):
         yield  # signals are run_process's
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections there. Raises CannotListen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise CannotListen(f"nothing can listen on {host}:{port}: {error.strerror}") from None
+
+
 async def serve_door(app: Any, *, host: str, port: int) -> None:  # noqa: ANN401 - an ASGI application
-    """Serve until cancelled; open requests have DRAIN_SECONDS to finish."""
+    """Serve until cancelled; open requests have DRAIN_SECONDS to finish. Raises CannotListen."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=BoundedHttp,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -92,7 +104,7 @@ async def serve_door(app: Any, *, host: str, port: int) -> None:  # noqa: ANN401
         server_header=False,
     )
     door = _Door(config)
-    serving = asyncio.create_task(door.serve())
+    serving = asyncio.create_task(door.serve(sockets=[listening(host, port)]))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:

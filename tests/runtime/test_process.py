@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -91,3 +92,12 @@ def test_a_door_answers_its_open_requests_before_it_closes(free_port: Callable[[
                 await client.get("/")
 
     asyncio.run(scenario())
+
+
+def test_a_door_whose_port_is_taken_says_so_and_ends(
+    free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        assert run_process(serve_door(slow_app, host="127.0.0.1", port=port)) == 1
+    assert caplog.messages[-1] == f"nothing can listen on 127.0.0.1:{port}: Address already in use"
