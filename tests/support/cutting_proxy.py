@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 CHUNK: Final = 65_536
 LATE_S: Final = 0.03
 """What arrived late has so long to be served before the connection goes on."""
+QUIET_S: Final = 30.0
 
 Direction = Literal["requests", "answers"]
 
@@ -17,7 +18,10 @@ Direction = Literal["requests", "answers"]
 class Connection:
     """One client's way to the server and back. A closed gate keeps what comes, in order."""
 
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, asks: asyncio.StreamReader, client: asyncio.StreamWriter, server: asyncio.StreamWriter
+    ) -> None:
+        self._asks = asks
         self._client = client
         self._server = server
         self.gates: dict[Direction, asyncio.Event] = {
@@ -31,6 +35,11 @@ class Connection:
     def open(self) -> None:
         for gate in self.gates.values():
             gate.set()
+
+    @property
+    def orphaned(self) -> bool:
+        """The client is gone; the server may still have to be given what it sent."""
+        return self.stranded or self._asks.at_eof()
 
     def strand(self) -> None:
         """The client learns that it is cut; the server does not."""
@@ -106,13 +115,19 @@ class CuttingProxy:
         for connection in self._connections:
             connection.open()
 
+    async def quiet(self) -> None:
+        """Until the server is through with all that clients who are gone have sent; `release` first."""
+        async with asyncio.timeout(QUIET_S):
+            while any(connection.orphaned for connection in self._connections):
+                await asyncio.sleep(0.002)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._there)
-            connection = Connection(writer, there_writer)
+            connection = Connection(reader, writer, there_writer)
             self._connections.add(connection)
             try:
                 await asyncio.gather(
@@ -148,6 +163,7 @@ class CuttingProxy:
                     del self._bytes_left[direction]
                     connection.lose_client()
                     break
+        with contextlib.suppress(OSError):
             writer.write_eof()  # the other direction goes on: the server serves what it was given
 
     def _allowed(self, count: int, direction: Direction) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 import pytest
-from cutting_proxy import CuttingProxy, proxy_to
+from cutting_proxy import LATE_S, CuttingProxy, Direction, proxy_to
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -26,6 +26,7 @@ from psycopg import sql
 from domain.envelope import NOTHING, Tip
 from runtime.codec import decode, decode_metadata
 from runtime.ids import Uuid7s
+from runtime.log.postgres import ROLE
 from runtime.migrate import migrate
 from runtime.postgres import Connection, connect
 
@@ -41,6 +42,8 @@ KEPT: Final = ("settings", "incarnations", "writers", "migrations")
 """Tables of the log that an example leaves as they are; the others it finds empty."""
 FEW_WAITING: Final = "6"
 BURST: Final = 20
+LOCK: Final = "select pg_advisory_lock(2047, 1)"
+"""What every batch must have: while a test has it, nothing is committed."""
 SETTLED_S: Final = 30.0
 PATIENCE_S: Final = 0.2
 QUICK_SEED: Final = 20_260_301
@@ -49,6 +52,21 @@ SEED: Final = "TALLYBOOK_MODEL_SEED"
 PROCESS = st.integers(0, 1)
 WHICH = st.integers(0, 999)
 BASIS: st.SearchStrategy[Basis] = st.sampled_from(["seen", "fresh", "old", "in flight"])
+DIRECTION: st.SearchStrategy[Direction] = st.sampled_from(["requests", "answers"])
+SKU = st.sampled_from(SKUS)
+QTY = st.integers(1, 9)
+ORDER: st.SearchStrategy[Said] = st.one_of(
+    st.builds(lambda sku, qty: {"do": "receive", "sku": sku, "qty": qty}, SKU, QTY),
+    st.builds(
+        lambda qtys, brief: {"do": "reserve", "items": list(qtys.items()), "brief": brief},
+        st.dictionaries(SKU, QTY, min_size=1, max_size=2),
+        st.sampled_from([False, False, True]),
+    ),
+    st.builds(lambda sku, qty: {"do": "adjust", "sku": sku, "delta": -qty}, SKU, QTY),
+    st.builds(lambda sku, qty: {"do": "adjust", "sku": sku, "counted": qty}, SKU, QTY),
+)
+"""A command on stock, as log_worker.py takes it."""
+ORDERS = st.lists(ORDER, max_size=8)
 WRITES = st.lists(st.sampled_from(STREAMS), min_size=1, max_size=3)
 READS = st.lists(st.sampled_from(STREAMS), max_size=2)
 
@@ -60,6 +78,7 @@ class House:
         self.url = url
         self.errors = errors
         self.ids = Uuid7s()
+        self.numbers = itertools.count(1)
         self.steps: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self.heard: Callable[[LogWorker, Said], Awaitable[None]]
@@ -67,11 +86,14 @@ class House:
         self.proxies: list[CuttingProxy] = []
         self.urls: list[str] = []
         self.owner: Connection
+        self._jammer: Connection
+        self._jammed = False
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
         await migrate(self.url, "log")
         self.owner = await self._stack.enter_async_context(connect(self.url, "postgres"))
+        self._jammer = await self._stack.enter_async_context(connect(self.url, "postgres"))
         for number in range(2):
             proxy, url = await self._stack.enter_async_context(proxy_to(self.url))
             self.proxies.append(proxy)
@@ -96,6 +118,25 @@ class House:
         await self.workers[number].kill()
         self.workers[number] = await self._started(number, few_waiting=few_waiting)
 
+    async def jam(self) -> None:
+        """Nothing is committed until `free`."""
+        if not self._jammed:
+            await self._jammer.execute(LOCK)
+            self._jammed = True
+
+    async def free(self) -> None:
+        if self._jammed:
+            await self._jammer.execute("select pg_advisory_unlock_all()")
+            self._jammed = False
+
+    async def terminate(self) -> None:
+        """The server ends every session of the writers."""
+        await self.owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and application_name = %s",
+            (ROLE,),
+        )
+
     async def head(self) -> int:
         found = await self.owner.execute("select coalesce(max(position), 0) from log.events")
         [(head,)] = await found.fetchall()
@@ -116,7 +157,9 @@ class House:
         return rows
 
     async def empty(self) -> None:
-        """Once no session is writing any more."""
+        """Once nothing is under way any more."""
+        for proxy in self.proxies:
+            await proxy.quiet()
         async with asyncio.timeout(SETTLED_S):
             while await self._writing():
                 await asyncio.sleep(0.01)
@@ -144,15 +187,21 @@ class Writers(RuleBasedStateMachine):
         self.attempts: dict[int, Attempt] = {}
         self.history = History([])
         self.seen: tuple[dict[str, Tip], ...] = ({}, {})
-        self._numbers = itertools.count(1)
+        self._numbers = house.numbers
         self._turns = itertools.count(1)
         self._processes = [0, 1]
         self._faults: list[str] = []
+        self._wrong = False
         self._forgotten: dict[int, asyncio.Event] = {}
 
     def run(self, name: str, doing: Coroutine[Any, Any, T]) -> T:
         self.house.steps[name] += 1
-        return self._runner.run(self._then_check(doing))
+        try:
+            return self._runner.run(self._then_check(doing))
+        except AssertionError as wrong:  # it may never happen again, and then Hypothesis speaks of that
+            sys.stdout.write(f"{name}: {wrong}\n")
+            self._wrong = True
+            raise
 
     async def _then_check(self, doing: Coroutine[Any, Any, T]) -> T:
         done = await doing
@@ -177,11 +226,14 @@ class Writers(RuleBasedStateMachine):
                 {stream: Tip(*tip) for stream, tip in said["tips"].items()}
             )
             return
-        attempt = self.attempts[said["id"]]
+        attempt = self.attempts.get(said["id"])
+        if attempt is None:
+            return
         attempt.verdict, attempt.told = said["verdict"], said
         attempt.answered_head, attempt.answered_turn = head, turn
         attempt.answered_at = datetime.now(UTC)
-        self.house.verdicts[f"{attempt.kind} {attempt.verdict}"] += 1
+        kind = attempt.kind if attempt.kind != "append" or attempt.event_ids else "refusal"
+        self.house.verdicts[f"{kind} {attempt.verdict}"] += 1
         if attempt.kind == "append" and worker in self.house.workers:
             known = self.seen[self.house.workers.index(worker)]
             for _, stream, version, event_id in said.get("events", ()):
@@ -194,7 +246,7 @@ class Writers(RuleBasedStateMachine):
         sent = []
         for each in asked:
             number, turn = next(self._numbers), next(self._turns)
-            attempt = Attempt(number, self._processes[process], {"id": number, **each}, head, turn)
+            attempt = Attempt(number, self._processes[process], {**each, "id": number}, head, turn)
             self.attempts[number] = attempt
             sent.append(attempt)
         await self.house.workers[process].send(*(attempt.asked for attempt in sent))
@@ -257,6 +309,7 @@ class Writers(RuleBasedStateMachine):
         self.run("begin", self._begin())
 
     async def _begin(self) -> None:
+        await self._released()
         await self.house.empty()
         for number, worker in enumerate(self.house.workers):
             self._forgotten[-number] = asyncio.Event()
@@ -265,32 +318,41 @@ class Writers(RuleBasedStateMachine):
             for forgotten in self._forgotten.values():
                 await forgotten.wait()
         streams = [PLACES, *(f"sku-{sku}" for sku in SKUS)]
-        sent = await self._send(0, self._append(0, streams, [], "fresh", None))
-        assert await self._answered(sent, SETTLED_S)
+        async with asyncio.timeout(SETTLED_S):
+            while True:  # the last example may have left a process without a connection
+                [first] = await self._send(0, self._append(0, streams, [], "fresh", None))
+                await self._answered([first], SETTLED_S)
+                await self._check()
+                if self.history.effects:
+                    return
+                assert first.verdict in {"unavailable", "unknown"}, first
+                await asyncio.sleep(0.02)
 
     @rule(process=PROCESS, writes=WRITES, reads=READS, basis=BASIS, once=st.booleans(), patient=st.booleans())
     def append(
         self, process: int, writes: list[str], reads: list[str], basis: Basis, once: bool, patient: bool
     ) -> None:
         asked = self._append(process, writes, reads, basis, self._request() if once else None)
-        self.run(f"append on {basis} tips", self._sent(process, asked, patient))
+        self.run(f"append on {basis} tips", self._sent(process, asked, patient=patient))
 
-    async def _sent(self, process: int, asked: Said, patient: bool) -> None:
-        sent = await self._send(process, asked)
+    async def _sent(self, process: int, *asked: Said, patient: bool) -> None:
+        sent = await self._send(process, *asked)
         if patient:
             await self._answered(sent, PATIENCE_S)
 
     @rule(process=PROCESS, reads=WRITES, basis=BASIS, once=st.booleans(), patient=st.booleans())
     def refuse(self, process: int, reads: list[str], basis: Basis, once: bool, patient: bool) -> None:
         asked = self._append(process, [], reads, basis, self._request() if once else None)
-        self.run(f"refuse on {basis} tips", self._sent(process, asked, patient))
+        self.run(f"refuse on {basis} tips", self._sent(process, asked, patient=patient))
 
     @rule(process=PROCESS)
     def look(self, process: int) -> None:
         self.run("look", self._look(process))
 
     async def _look(self, process: int) -> None:
-        await self.house.workers[process].send({"id": 0, "do": "read", "streams": list(STREAMS)})
+        await self.house.workers[process].send(
+            {"id": next(self._numbers), "do": "read", "streams": list(STREAMS)}
+        )
 
     @rule(
         process=PROCESS,
@@ -309,31 +371,142 @@ class Writers(RuleBasedStateMachine):
 
     @rule(process=PROCESS, stream=st.sampled_from(STREAMS), chained=st.booleans(), patient=st.booleans())
     def burst(self, process: int, stream: str, chained: bool, patient: bool) -> None:
-        self.run("burst, chained" if chained else "burst", self._burst(process, stream, chained, patient))
-
-    async def _burst(self, process: int, stream: str, chained: bool, patient: bool) -> None:
         asked = [self._append(process, [stream], [], "seen", self._request()) for _ in range(BURST)]
         if chained:
             for before, after in itertools.pairwise(asked):
                 version, _ = before["tips"][stream]
                 after["tips"][stream] = [version + 1, before["events"][0][1]]
-        sent = await self._send(process, *asked)
+        self.run("burst, chained" if chained else "burst", self._sent(process, *asked, patient=patient))
+
+    @rule(mine=ORDERS, yours=ORDERS, patient=st.booleans())
+    def trade(self, mine: list[Said], yours: list[Said], patient: bool) -> None:
+        self.run("commands of both processes", self._trade(mine, yours, patient))
+
+    async def _trade(self, mine: list[Said], yours: list[Said], patient: bool) -> None:
+        sent = []
+        for process, orders in enumerate((mine, yours)):
+            sent += await self._send(process, *(self._order(order) for order in orders))
         if patient:
             await self._answered(sent, PATIENCE_S)
+
+    def _order(self, order: Said, request: tuple[str, str] | None = None) -> Said:
+        digest, fingerprint = request or self._request()
+        return {**order, "command_id": self.house.ids.new(), "digest": digest, "fingerprint": fingerprint}
+
+    @rule(process=PROCESS, which=WHICH, other=ORDER, same=st.booleans())
+    def repeat_command(self, process: int, which: int, other: Said, same: bool) -> None:
+        sent = [each.asked for each in self.attempts.values() if each.kind != "append"]
+        if sent:
+            asked = sent[which % len(sent)]
+            fingerprint = asked["fingerprint"] if same else self._request()[1]
+            again = self._order(asked if same else other, (asked["digest"], fingerprint))
+            name = f"repeat a command, {'the same' if same else 'another'}"
+            self.run(name, self._sent(process, again, patient=True))
+
+    # Faults
+
+    @rule(which=WHICH)
+    def cancel(self, which: int) -> None:
+        waiting = [each for each in self.attempts.values() if each.verdict == "waiting"]
+        if waiting:
+            self.run("cancel a caller", self._cancel(waiting[which % len(waiting)]))
+
+    async def _cancel(self, attempt: Attempt) -> None:
+        worker = self.house.workers[self._processes.index(attempt.process)]
+        await worker.send({"id": next(self._numbers), "do": "cancel", "caller": attempt.number})
+
+    @rule(process=PROCESS, few_waiting=st.booleans(), now=st.sampled_from([False, False, True]))
+    def kill(self, process: int, few_waiting: bool, now: bool) -> None:
+        if now:  # seldom: to start one takes longer than all other steps of an example
+            self.run("kill a process", self._kill(process, few_waiting))
+
+    async def _kill(self, process: int, few_waiting: bool) -> None:
+        await self.house.start_anew(process, few_waiting=few_waiting)
+        for attempt in self.attempts.values():
+            if attempt.process == self._processes[process] and attempt.verdict == "waiting":
+                attempt.verdict = "lost"
+        self._processes[process] = max(self._processes) + 1
+        self.seen[process].clear()
+
+    @rule()
+    def terminate(self) -> None:
+        self.run("end all sessions", self.house.terminate())
+
+    @rule(locked=st.booleans())
+    def jam(self, locked: bool) -> None:
+        if locked:
+            self.run("hold the lock", self.house.jam())
+        else:
+            self.run("free the lock", self.house.free())
+
+    @rule(process=PROCESS, count=st.integers(0, 6_000), direction=DIRECTION)
+    def cut(self, process: int, count: int, direction: Direction) -> None:
+        proxy = self.house.proxies[process]
+        if count:
+            self.run(f"cut after some bytes of {direction}", self._at_once(proxy.cut_after, count, direction))
+        else:
+            self.run("cut", self._at_once(proxy.cut))
+
+    @rule(process=PROCESS, direction=DIRECTION)
+    def hold(self, process: int, direction: Direction) -> None:
+        self.run(f"hold {direction} back", self._at_once(self.house.proxies[process].hold, direction))
+
+    @rule(process=PROCESS)
+    def strand(self, process: int) -> None:
+        self.run("cut, and keep what is held back", self._at_once(self.house.proxies[process].strand))
+
+    @rule(process=PROCESS)
+    def release(self, process: int) -> None:
+        self.run("let through what is held back", self._at_once(self.house.proxies[process].release))
+
+    async def _at_once(self, act: Callable[..., None], *arguments: object) -> None:
+        act(*arguments)
+        await asyncio.sleep(0)
+
+    @rule(process=PROCESS, writes=st.permutations(STREAMS), once=st.booleans(), chunk=st.integers(0, 8))
+    def late(self, process: int, writes: list[str], once: bool, chunk: int) -> None:
+        """What was sent over a lost connection arrives after the next one has begun."""
+        name = "late, while another begins" if chunk else "late, after another was used"
+        self.run(name, self._late(process, writes, once, chunk))
+
+    async def _late(self, process: int, writes: list[str], once: bool, chunk: int) -> None:
+        await self.house.free()
+        proxy = self.house.proxies[process]
+        *held_back, after = (
+            self._append(process, [stream], [], "fresh", self._request() if once else None)
+            for stream in writes
+        )
+        proxy.hold("requests")
+        sent = await self._send(process, *held_back)
+        await asyncio.sleep(LATE_S)
+        proxy.strand()
+        if chunk:
+            proxy.deliver_before(chunk)
+        await self._answered(sent, PATIENCE_S)
+        sent = await self._send(process, after)
+        await self._answered(sent, PATIENCE_S)
+        proxy.release()
+        await asyncio.sleep(LATE_S)
+
+    async def _released(self) -> None:
+        await self.house.free()
+        for proxy in self.house.proxies:
+            proxy.release()
 
     @rule()
     def settle(self) -> None:
         self.run("settle", self._settle())
 
     async def _settle(self) -> None:
-        for proxy in self.house.proxies:
-            proxy.release()
-        settled = await self._answered(list(self.attempts.values()), SETTLED_S)
-        assert settled, (
-            f"never answered: {[str(a) for a in self.attempts.values() if a.verdict == 'waiting']}"
-        )
+        await self._released()
+        await self._answered(list(self.attempts.values()), SETTLED_S)
+        assert not self._faults, self._faults
+        waiting = [attempt for attempt in self.attempts.values() if attempt.verdict == "waiting"]
+        assert not waiting, f"{len(waiting)} were never answered, among them {waiting[0]}"
 
     def teardown(self) -> None:
+        if self._wrong:
+            return  # one failure is enough; the next example cleans up
         self.run("settle", self._settle())
 
 
