@@ -1,11 +1,10 @@
 """Who appends, and how. Each run of each has a database, or a directory, of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Final
 
 from bench import library, ours, pgbench, umadb
 from bench.loops import Measured, Window
@@ -13,15 +12,6 @@ from bench.seed import EMPTY, SEEDED
 from bench.server import Server
 
 Contender = Callable[[], Measured]
-
-BEST_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    **{
-        f"pgbench_{script}": tuple(f"pgbench_{script} ({clients})" for clients in pgbench.CLIENTS)
-        for script in pgbench.SCRIPTS
-    },
-    "eventsourcing": tuple(f"eventsourcing ({threads})" for threads in library.THREADS),
-}
-"""Contenders that are tried with several numbers of clients; the best median counts."""
 
 
 def contenders(server: Server, directory: Path, window: Window) -> dict[str, Contender]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bench.contenders import BEST_OF
+from bench import library, pgbench
 from bench.loops import Measured
 from bench.reads import Reads
 
@@ -22,6 +22,14 @@ class Figure:
     ratio: float | None = None
 
 
+BEST_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    **{
+        f"pgbench_{script}": tuple(f"pgbench_{script} ({clients})" for clients in pgbench.CLIENTS)
+        for script in pgbench.SCRIPTS
+    },
+    "eventsourcing": tuple(f"eventsourcing ({threads})" for threads in library.THREADS),
+}
+"""Contenders that are tried with several numbers of clients; the best median counts."""
 BASELINES: Final[Mapping[str, tuple[str, ...]]] = {
     "append_64": (
         "pgbench_transaction",

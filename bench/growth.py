@@ -7,6 +7,7 @@ history. The tips follow from how the log was filled, so that nothing warms the 
 """
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import count
 from statistics import median
@@ -64,10 +65,12 @@ def measure(server: Server, plan: Plan, progress: Progress) -> dict[str, Measure
     """By name; the small log is measured beside each of the others, and begins anew every time."""
     figures: dict[str, Measured] = {}
     with server.database("growth_small", EMPTY) as small:
-        _fill(server, small, plan.small, progress)
+        progress.says(f"filling a log with {plan.small:,} events")
+        fill(server.url(small), plan.small)
         for name, events, random_too in (("1m", plan.middle, False), ("10m", plan.large, True)):
             with server.database(f"growth_{name}", EMPTY) as large:
-                _fill(server, large, events, progress)
+                progress.says(f"filling a log with {events:,} events")
+                fill(server.url(large), events)
                 figures |= _compare(server, plan, progress, name, events, random_too=random_too)
     return figures
 
@@ -79,32 +82,33 @@ def _compare(
     shares = plan.growth_rounds * (1 + random_too)
     share = count()
     found: dict[str, list[Measured]] = {}
-    for _ in range(plan.growth_rounds):
+
+    def run(label: str, database: str, streams: range, *, random: bool = False) -> None:
         progress.look()
-        with server.database("growth_copy", "growth_small") as copy:
-            beside = f"append_at_100k beside {name}"
-            url = server.service_url(copy)
-            measured = _append(url, plan.growth_window, range(plan.small // STREAM_EVENTS), random=False)
-            found.setdefault(beside, []).append(progress.ran(beside, measured))
-        for random in (False, True)[: 1 + random_too]:
-            progress.look()
-            label = f"append_at_{name}" + "_random_digests" * random
-            url = server.service_url(f"growth_{name}")
-            streams = range(next(share), events // STREAM_EVENTS, shares)
-            measured = _append(url, plan.growth_window, streams, random=random)
-            found.setdefault(label, []).append(progress.ran(label, measured))
+        measured = _append(server.service_url(database), plan.growth_window, streams, random=random)
+        found.setdefault(label, []).append(progress.ran(label, measured))
+
+    with ExitStack() as stack:
+        for number in range(plan.growth_rounds):
+            # Dropped at the end: a drop writes a checkpoint, after which a large log pays for each page.
+            copy = stack.enter_context(server.database(f"growth_copy_{number}", "growth_small"))
+            run(f"append_at_100k beside {name}", copy, range(plan.small // STREAM_EVENTS))
+            for random in (False, True)[: 1 + random_too]:
+                label = f"append_at_{name}" + "_random_digests" * random
+                streams = range(next(share), events // STREAM_EVENTS, shares)
+                run(label, f"growth_{name}", streams, random=random)
     return {label: Measured(median(one.rate for one in runs)) for label, runs in found.items()}
 
 
-def _fill(server: Server, database: str, events: int, progress: Progress) -> None:
+def fill(owner_url: str, events: int) -> None:
+    """An empty log."""
     values: dict[str, Any] = {
         "location": LOCATION,
         "data": encode(event(stream_of(0))),
         "metadata": encode(metadata()),
         "fingerprint": FINGERPRINT,
     }
-    progress.says(f"filling a log with {events:,} events")
-    with psycopg.connect(server.url(database), autocommit=True) as owner:
+    with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("set synchronous_commit = off")
         for block in range(events // BLOCK_EVENTS):
             owner.execute(_FILL_EVENTS, values | {"block": block}, prepare=True)
@@ -113,12 +117,12 @@ def _fill(server: Server, database: str, events: int, progress: Progress) -> Non
         owner.execute("checkpoint")
 
 
-def _stream(number: int) -> str:
+def stream_of_fill(number: int) -> str:
     hashed = hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
     return STOCK.stream(f"{hashed[:12].upper()}@{LOCATION}")
 
 
-def _tip(number: int) -> Tip:
+def tip_of_fill(number: int) -> Tip:
     """Of a stream as it was filled."""
     block, i = divmod(number, BLOCK_STREAMS)
     position = f"{block * BLOCK_EVENTS + (STREAM_EVENTS - 1) * BLOCK_STREAMS + i + 1:012x}"
@@ -133,7 +137,10 @@ def _append(url: str, window: Window, streams: range, *, random: bool) -> Measur
 
 
 async def _run(task: dict[str, Any]) -> Measured:
-    tips = {_stream(number): _tip(number) for number in range(task["first"], task["end"], task["step"])}
+    tips = {
+        stream_of_fill(number): tip_of_fill(number)
+        for number in range(task["first"], task["end"], task["step"])
+    }
     async with PostgresLog.open(task["url"]) as log:
         spread = Spread(log, tips, events=1, digest=random_digest if task["random"] else digest)
         worker.wait_for_go()

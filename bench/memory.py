@@ -16,7 +16,7 @@ import uvloop
 from bench import worker
 from bench.loads import Deciding
 from bench.ours import shop_on
-from bench.seed import EMPTY, fill
+from bench.seed import EMPTY, seed
 from bench.server import Server
 from runtime.log.postgres import PostgresLog
 
@@ -29,7 +29,7 @@ def measure(server: Server, items: int, seconds: float) -> tuple[float, float]:
     """The most that was resident, in MB of 1,000,000 bytes, and the commands a second meanwhile."""
     with server.database("memory", EMPTY) as database:
         url = server.service_url(database)
-        uvloop.run(fill(url, items))
+        uvloop.run(seed(url, items))
         with psycopg.connect(server.url(database), autocommit=True) as owner:
             owner.execute("vacuum (analyze)")
         task = {"url": url, "items": items, "seconds": seconds}

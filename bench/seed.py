@@ -9,7 +9,7 @@ import uvloop
 
 from bench.payload import FINGERPRINT, LOCATION, PRODUCT, VARIANT, digest, ids, metadata, sku_of, stream_of
 from bench.server import Server
-from commands.ports import Append, Appended, NewEvent
+from commands.ports import Append, Appended, Log, NewEvent
 from domain.envelope import NOTHING
 from domain.location import LOCATION as LOCATIONS
 from domain.location import LocationRegistered
@@ -43,22 +43,30 @@ def make_templates(server: Server) -> None:
     for name in (EMPTY, SEEDED):
         server.create(name)
         asyncio.run(migrate(server.url(name), "log"))
-    uvloop.run(fill(server.service_url(SEEDED), STREAMS))
-    with psycopg.connect(server.url(SEEDED), autocommit=True) as owner:
-        owner.execute(_SAME_TABLES)
+    uvloop.run(seed(server.service_url(SEEDED), STREAMS))
+    add_same_tables(server.url(SEEDED))
     with psycopg.connect(server.url(SEEDED), autocommit=True) as owner:
         owner.execute("vacuum (analyze)")
 
 
-async def fill(url: str, items: int) -> None:
-    """A location, and `items` SKUs with some stock each: `2 * items + 1` events."""
+def add_same_tables(owner_url: str) -> None:
+    with psycopg.connect(owner_url) as owner:
+        owner.execute(_SAME_TABLES)
+
+
+async def seed(url: str, items: int) -> None:
     async with PostgresLog.open(url) as log:
-        for events in _in_appends(items):
-            tips = dict.fromkeys((stream for stream, _ in events), NOTHING)
-            new = [NewEvent(stream, ids.new(), event) for stream, event in events]
-            verdict = await log.append(Append(tips, new, metadata(), digest(), FINGERPRINT))
-            if not isinstance(verdict, Appended):
-                raise TypeError(f"the log is not empty: {verdict}")
+        await fill(log, items)
+
+
+async def fill(log: Log, items: int) -> None:
+    """A location, and `items` SKUs with some stock each: `2 * items + 1` events in an empty log."""
+    for events in _in_appends(items):
+        tips = dict.fromkeys((stream for stream, _ in events), NOTHING)
+        new = [NewEvent(stream, ids.new(), event) for stream, event in events]
+        verdict = await log.append(Append(tips, new, metadata(), digest(), FINGERPRINT))
+        if not isinstance(verdict, Appended):
+            raise TypeError(f"the log is not empty: {verdict}")
 
 
 def _in_appends(items: int) -> Iterator[Sequence[tuple[str, Event]]]:
