@@ -1,10 +1,18 @@
 """The directory a house lives in: where everything in it is, and files that are whole or absent."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.process import CannotStart
+
 DEFAULT_HOME = Path(".tallybook")
+
+
+class HomeUnusable(CannotStart):
+    """The directory cannot be made or written, or a file in it is not as it was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +44,25 @@ class Home:
         return self.path / "logs" / f"{name}.log"
 
     def make(self) -> None:
+        """Raises HomeUnusable."""
         # Others may pass through, but not look: root's PostgreSQL runs under another account.
-        self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeUnusable(f"{self.path} cannot be made a home: {error.strerror}") from None
 
 
 def home_path() -> Path:
     return Path(os.environ.get("TALLYBOOK_HOME") or DEFAULT_HOME).resolve()
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Raises HomeUnusable, which shows nothing of the file, where it cannot be read or understood."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise HomeUnusable(f"{path} cannot be read as `tallybook up` wrote it: {remedy}") from None
 
 
 def write_private(path: Path, text: str) -> None:

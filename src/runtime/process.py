@@ -88,7 +88,8 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise CannotListen(f"nothing can listen on {host}:{port}: {error.strerror}") from None
+        why = (error.strerror or str(error)).partition(" (")[0]  # Python repeats the address
+        raise CannotListen(f"nothing can listen on {host}:{port}: {why}") from None
 
 
 async def serve_door(app: Any, *, host: str, port: int) -> None:  # noqa: ANN401 - an ASGI application

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.home import Home, write_private
+from runtime.home import Home, reading, write_private
 from runtime.process import CannotStart
 
 ROLES: Final = ("customer", "support", "catalogue", "warehouse", "finance", "auditor", "admin")
@@ -26,9 +26,10 @@ class Secrets(BaseModel):
 
 
 def secrets_of(home: Home) -> Secrets:
-    """Read them, or make them for a new home. Raises SecretsLost for a home that had some."""
+    """Read them, or make them for a new home. Raises SecretsLost for a home that had some, HomeUnusable."""
     if home.secrets.exists():
-        return Secrets.model_validate_json(home.secrets.read_bytes())
+        with reading(home.secrets, "restore it, or choose a new home"):
+            return Secrets.model_validate_json(home.secrets.read_bytes())
     if home.postgres.exists():
         raise SecretsLost(
             f"{home.postgres} holds a database, but {home.secrets} is gone: restore it, or choose a new home"

@@ -21,13 +21,14 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from runtime.databases import database_url
 from runtime.embedded.child import LOOPBACK
-from runtime.home import Home, home_path
+from runtime.home import Home, home_path, reading
 from runtime.process import CannotStart
 from runtime.secrets import ROLES, SECRET_BYTES
 
@@ -43,19 +44,38 @@ class SettingsInvalid(CannotStart):
 
 
 def _digest_key(given: object) -> object:
-    key = bytes.fromhex(given) if isinstance(given, str) else given
+    try:
+        key = bytes.fromhex(given) if isinstance(given, str) else given
+    except ValueError:
+        key = b""
     if isinstance(key, bytes) and len(key) != SECRET_BYTES:
         raise ValueError(f"a digest key has {SECRET_BYTES} bytes, in hex")
     return key
 
 
 def _tokens(given: object) -> object:
-    if isinstance(given, dict) and (set(given) != set(ROLES) or len({*given.values(), ""}) != len(ROLES) + 1):
-        raise ValueError(f"one token each, not empty and all different, for {', '.join(ROLES)}")
+    try:
+        tokens = json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        tokens = None
+    by_role = tokens if isinstance(tokens, dict) else {}
+    held = {token for token in by_role.values() if isinstance(token, str) and token}
+    if set(by_role) != set(ROLES) or len(held) != len(ROLES):
+        raise ValueError(
+            f"a JSON object with one token each, not empty and all different, for {', '.join(ROLES)}"
+        )
+    return by_role
+
+
+def _web_url(given: str) -> str:
+    if not given.startswith(("http://", "https://")):
+        raise ValueError("a URL that begins with http:// or https://")
     return given
 
 
+Port = Annotated[int, Field(ge=1, le=65_535)]
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 
 
 class Settings(BaseModel):
@@ -73,15 +93,15 @@ class Settings(BaseModel):
     kafka_bootstrap_servers: str  # host:port, separated by commas
     kafka_recreate_topics: bool = False  # delete and make again a topic with the wrong number of partitions
     host: str = LOOPBACK
-    write_port: int = 8001
-    read_port: int = 8002
-    audit_port: int = 8003
-    metrics_port: int | None = None  # of a process without a door; None: it serves none
-    read_url: str = Field(default_factory=lambda data: url_of(data["host"], data["read_port"]))
+    write_port: Port = 8001
+    read_port: Port = 8002
+    audit_port: Port = 8003
+    metrics_port: Port | None = None  # of a process without a door; None: it serves none
+    read_url: WebUrl = Field(default_factory=lambda data: url_of(data["host"], data["read_port"]))
     digest_key: Annotated[
         bytes, BeforeValidator(_digest_key), PlainSerializer(bytes.hex, when_used="json")
     ] = Field(repr=False)
-    tokens: Annotated[dict[str, str], BeforeValidator(_tokens)] = Field(repr=False)  # by role
+    tokens: Annotated[dict[str, str], NoDecode, BeforeValidator(_tokens)] = Field(repr=False)  # by role
 
 
 class _SettingsFromOutside(BaseSettings, Settings):
@@ -96,7 +116,9 @@ class _SettingsFromOutside(BaseSettings, Settings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        beside = JsonConfigSettingsSource(settings_cls, json_file=Home(home_path()).settings)
+        path = Home(home_path()).settings
+        with reading(path, "remove it, or have `tallybook up` write it anew"):
+            beside = JsonConfigSettingsSource(settings_cls, json_file=path)
         return init_settings, env_settings, beside
 
 
@@ -113,7 +135,7 @@ class UpSettings(BaseSettings):
     kafka_bootstrap_servers: str | None = None
     kafka_recreate_topics: bool | None = None
     host: str = LOOPBACK
-    read_url: str | None = None
+    read_url: WebUrl | None = None
 
 
 def url_of(host: str, port: int) -> str:

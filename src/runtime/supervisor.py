@@ -12,13 +12,14 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from pathlib import Path
+from typing import IO, Final
 
 import psutil
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from runtime.embedded.child import Child, ChildFailed, ChildSpec, bound_log, end_process, require_free
-from runtime.home import Home, write_private
+from runtime.home import Home, HomeUnusable, reading, write_private
 from runtime.process import CannotStart
 
 logger = logging.getLogger(__name__)
@@ -60,14 +61,18 @@ _RECORDS: Final = TypeAdapter(tuple[ProcessRecord, ...])
 
 
 def records_of(home: Home) -> tuple[ProcessRecord, ...]:
-    return _RECORDS.validate_json(home.processes.read_bytes()) if home.processes.exists() else ()
+    """Raises HomeUnusable."""
+    if not home.processes.exists():
+        return ()
+    with reading(home.processes, "end what still runs of it, then remove the file"):
+        return _RECORDS.validate_json(home.processes.read_bytes())
 
 
 @contextmanager
 def locked(home: Home) -> Iterator[None]:
-    """Hold the home for this process. Raises HomeLocked, naming who has it."""
+    """Hold the home for this process. Raises HomeLocked, naming who has it, and HomeUnusable."""
     home.make()
-    with home.lock.open("a+") as lock:
+    with _opened(home.lock) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,6 +83,13 @@ def locked(home: Home) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield  # the lock goes with the file's last handle, whatever ends this process
+
+
+def _opened(lock: Path) -> IO[str]:
+    try:
+        return lock.open("a+")
+    except OSError as error:
+        raise HomeUnusable(f"{lock.parent} cannot be written: {error.strerror}") from None
 
 
 class Supervisor:

@@ -14,7 +14,7 @@ import httpx
 from runtime import migrate
 from runtime.databases import require
 from runtime.embedded.broker import broker_spec
-from runtime.embedded.child import LOOPBACK, ChildSpec
+from runtime.embedded.child import LOOPBACK, ChildSpec, PortTaken
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 from runtime.home import Home, write_private
 from runtime.process import SUPERVISOR_VARIABLE
@@ -92,7 +92,10 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
             announce(settings, ports, as_json=as_json)
 
         stages: tuple[Stage, ...] = ((services, prepare), (process_specs(home, settings, ports), ready))
-        await supervise(home, stages)
+        try:
+            await supervise(home, stages)
+        except PortTaken as taken:
+            raise PortTaken(f"{taken} (`--port-base` moves all ports of a house)") from None
 
 
 async def require_databases(wishes: UpSettings) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,48 @@ def test_a_base_without_room_for_all_ports_is_refused(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "--port-base" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "directory"])
+def test_a_home_that_cannot_be_one_is_named(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "directory" / "lock").mkdir(parents=True)  # as good as a directory that others own
+    refused = tallybook(tmp_path / path, "up")
+    assert refused.returncode == 1
+    assert f"{tmp_path / path} cannot be " in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("secrets", "up"),
+        ("processes", "up"),
+        ("processes", "status"),
+        ("settings", "write-api"),
+    ],
+)
+def test_a_file_of_the_home_that_is_damaged_is_named_and_not_shown(
+    tmp_path: Path, name: str, command: str
+) -> None:
+    damaged = tmp_path / f"{name}.json"
+    damaged.write_text('{"opensesame"')
+    refused = tallybook(tmp_path, command)
+    assert refused.returncode == 1
+    assert f"{damaged} cannot be read as `tallybook up` wrote it: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "opensesame" not in refused.stdout + refused.stderr
+    assert damaged.read_text() == '{"opensesame"'
+
+
+def test_a_second_house_on_the_ports_of_the_first_is_told_how_to_move(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        refused = tallybook(tmp_path, "up", "--port-base", str(taken - 1))
+    assert refused.returncode == 1
+    assert f"write-api wants 127.0.0.1:{taken}, and cannot have it: Address already in use" in refused.stderr
+    assert "--port-base" in refused.stderr
+    assert not (tmp_path / "postgres" / "data").exists()
 
 
 def test_the_status_of_a_home_where_nothing_runs(tmp_path: Path) -> None:

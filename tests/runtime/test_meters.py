@@ -46,7 +46,7 @@ def test_a_method_that_changes_something_is_refused(client: httpx.Client) -> Non
 
 
 def test_a_port_that_is_taken_is_named(client: httpx.Client) -> None:
-    with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{client.base_url.port}: Address already in use"):
+    with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{client.base_url.port}: Address already in use$"):
         meters_on("127.0.0.1", client.base_url.port or 0)
 
 

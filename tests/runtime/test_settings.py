@@ -67,6 +67,32 @@ def test_every_variable_that_cannot_be_used_is_named_and_no_value_is_shown(
     assert "token of" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "shop:opensesame@db"),
+        ("DIGEST_KEY", "opensesame"),
+        ("TOKENS", "opensesame"),
+        ("TOKENS", '["opensesame"]'),
+        ("TOKENS", json.dumps(dict.fromkeys(ROLES, "opensesame"))),
+        ("TOKENS", json.dumps({**TOKENS, "admin": 5})),
+        ("WRITE_PORT", "opensesame"),
+        ("READ_PORT", "0"),
+        ("AUDIT_PORT", "65536"),
+        ("METRICS_PORT", "-1"),
+        ("READ_URL", "opensesame"),
+        ("KAFKA_RECREATE_TOPICS", "opensesame"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_and_not_shown(
+    home: Home, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"TALLYBOOK_{name}", value)
+    with pytest.raises(SettingsInvalid, match=f"^TALLYBOOK_{name}: [^\n]+$") as refused:
+        load_settings()
+    assert "opensesame" not in str(refused.value)
+
+
 def test_settings_show_no_secret(home: Home) -> None:
     shown = repr(load_settings())
     for secret in ("postgresql://", "token of", KEY.hex(), repr(KEY)):
