@@ -32,7 +32,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def _answer(self, status: HTTPStatus, content: bytes, media_type: str) -> None:
-        self.send_response(status)
+        self.send_response_only(status)  # without naming server and Python
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -27,6 +27,7 @@ def test_the_figures_are_prometheuss(client: httpx.Client) -> None:
     assert told.status_code == 200
     assert told.headers["Content-Type"].startswith("text/plain; version=")
     assert "process_cpu_seconds_total" in told.text
+    assert "Server" not in told.headers
     headed = client.head("/metrics")
     assert (headed.status_code, headed.content) == (200, b"")
 
