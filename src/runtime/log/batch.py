@@ -2,28 +2,48 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, LiteralString
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
 
-from commands.ports import Append, Appended, Conflict, Duplicate, Mismatch, NewEvent, Verdict
+import msgspec
+from psycopg import pq
+
+from commands.ports import Append, Appended, Conflict, Duplicate, Mismatch, Verdict
 from domain import CONTEXTS
-from domain.envelope import Recorded, Tip
+from domain.envelope import Recorded
 from domain.values import category_of
 from runtime.codec import encode
-from runtime.lanes import lane_of
+from runtime.lanes import REMEMBERED, lane_of
 from runtime.log import packing
-from runtime.log.packing import Packed
 
-CALL: Final[LiteralString] = """
-select verdicts, firsts, counts, at from log.append(
-    %(writer)s::uuid, %(generation)s::bigint,
-    %(streams)b::text[], %(contexts)b::text[], %(lanes)b::smallint[],
-    %(tip_counts)b::integer[], %(event_counts)b::integer[], %(digests)b::bytea[], %(fingerprints)b::bytea[],
-    %(tip_streams)b::integer[], %(tip_versions)b::bigint[], %(tip_ids)b::uuid[],
-    %(event_tips)b::integer[], %(event_ids)b::uuid[], %(event_types)b::text[],
-    %(event_data)b::bytea[], %(event_metadata)b::bytea[]
-)
-"""
+PARAMETERS: Final = {
+    "writer": "uuid",
+    "generation": "bigint",
+    "streams": "text[]",
+    "contexts": "text[]",
+    "lanes": "smallint[]",
+    "tip_counts": "integer[]",
+    "event_counts": "integer[]",
+    "digests": "bytea[]",
+    "fingerprints": "bytea[]",
+    "tip_streams": "integer[]",
+    "tip_versions": "bigint[]",
+    "tip_ids": "uuid[]",
+    "event_streams": "integer[]",
+    "event_ids": "uuid[]",
+    "event_types": "text[]",
+    "event_data": "bytea[]",
+    "event_metadata": "bytea[]",
+    "tag_events": "integer[]",
+    "tags": "text[]",
+    "conditions": "jsonb",
+}
+"""Of `log.append`, in order."""
+
+RESULT: Final = "verdicts, head, at, firsts, counts"
+_2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""From when PostgreSQL counts its microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,63 +64,73 @@ class Encoded:
         return cls(append, data, metadata, names + sum(map(len, data)) + len(metadata) * len(data))
 
 
-def parameters_of(batch: Sequence[Encoded], lanes: int) -> dict[str, Packed]:
-    streams: dict[str, int] = {}
-    tip_streams: list[int] = []
-    tips: list[Tip] = []
-    event_tips: list[int] = []
-    events: list[NewEvent] = []
-    data: list[bytes] = []
-    metadata: list[bytes] = []
-    for encoded in batch:
-        place: dict[str, int] = {}
-        for stream, tip in encoded.append.tips.items():
-            tip_streams.append(streams.setdefault(stream, len(streams) + 1))
-            tips.append(tip)
-            place[stream] = len(tips)
-        for new in encoded.append.events:
-            event_tips.append(place[new.stream])
-            events.append(new)
-            metadata.append(encoded.metadata)
-        data += encoded.data
-    return {
-        "streams": packing.texts(streams),
-        "contexts": packing.texts([CONTEXTS[category_of(stream)] for stream in streams]),
-        "lanes": packing.smallints([lane_of(stream, lanes) for stream in streams]),
-        "tip_counts": packing.integers([len(encoded.append.tips) for encoded in batch]),
-        "event_counts": packing.integers([len(encoded.data) for encoded in batch]),
-        "digests": packing.blobs([encoded.append.digest for encoded in batch]),
-        "fingerprints": packing.blobs([encoded.append.fingerprint for encoded in batch]),
-        "tip_streams": packing.integers(tip_streams),
-        "tip_versions": packing.bigints([tip.version for tip in tips]),
-        "tip_ids": packing.uuids([tip.event_id for tip in tips]),
-        "event_tips": packing.integers(event_tips),
-        "event_ids": packing.uuids([new.event_id for new in events]),
-        "event_types": packing.texts([new.event.TYPE for new in events]),
-        "event_data": packing.blobs(data),
-        "event_metadata": packing.blobs(metadata),
-    }
+def parameters_of(batch: Sequence[Encoded], lanes: int) -> list[bytes | None]:
+    """The parameters of `log.append` but writer and generation."""
+    appends = [encoded.append for encoded in batch]
+    tips = [(stream, tip) for append in appends for stream, tip in append.tips.items()]
+    events = [new for append in appends for new in append.events]
+    streams = sorted({stream for stream, _ in tips})
+    numbers = {stream: number for number, stream in enumerate(streams, start=1)}
+    places = [_place_of(stream, lanes) for stream in streams]
+    tags = [(number, tag) for number, new in enumerate(events, start=1) for tag in sorted(new.tags)]
+    return [
+        packing.texts(streams),
+        packing.texts([context for context, _ in places]),
+        packing.smallints([lane for _, lane in places]),
+        packing.integers([len(append.tips) for append in appends]),
+        packing.integers([len(append.events) for append in appends]),
+        packing.blobs([append.digest for append in appends]),
+        packing.blobs([append.fingerprint for append in appends]),
+        packing.integers([numbers[stream] for stream, _ in tips]),
+        packing.bigints([tip.version for _, tip in tips]),
+        packing.uuids([tip.event_id for _, tip in tips]),
+        packing.integers([numbers[new.stream] for new in events]),
+        packing.uuids([new.event_id for new in events]),
+        packing.texts([new.event.TYPE for new in events]),
+        packing.blobs([data for encoded in batch for data in encoded.data]),
+        packing.blobs([encoded.metadata for encoded in batch for _ in encoded.data]),
+        packing.integers([number for number, _ in tags]),
+        packing.texts([tag for _, tag in tags]),
+        _conditions_of(appends),
+    ]
 
 
-def verdicts_of(batch: Sequence[Encoded], row: Sequence[Any], lanes: int) -> list[Verdict]:
+def _conditions_of(appends: Sequence[Append]) -> bytes | None:
+    """As jsonb in binary form: its version, and the text."""
+    items = [
+        {"append": number, "after": condition.after, "types": sorted(item.types), "tags": sorted(item.tags)}
+        for number, append in enumerate(appends, start=1)
+        for condition in append.conditions
+        for item in condition.query
+    ]
+    return b"\1" + msgspec.json.encode(items) if items else None
+
+
+def verdicts_of(batch: Sequence[Encoded], result: pq.abc.PGresult, lanes: int) -> list[Verdict]:
     """What the database said of each append, in order."""
-    verdicts, firsts, counts, recorded_at = row
-    if not len(verdicts) == len(firsts) == len(counts) == len(batch):
-        raise AssertionError(f"{len(verdicts)} verdicts on {len(batch)} appends")
-    said: list[Verdict] = []
-    for encoded, verdict, first, count in zip(batch, verdicts, firsts, counts, strict=True):
+    verdicts, head, at, firsts, counts = (result.get_value(0, column) for column in range(5))
+    if verdicts is None or head is None or at is None:
+        raise AssertionError("a batch without verdicts")
+    said = packing.numbers(verdicts)
+    if len(said) != len(batch):
+        raise AssertionError(f"{len(said)} verdicts on {len(batch)} appends")
+    position = int.from_bytes(head)
+    recorded_at = _2000 + timedelta(microseconds=int.from_bytes(at, signed=True))
+    answers: list[Verdict] = []
+    for number, (encoded, verdict) in enumerate(zip(batch, said, strict=True)):
         match verdict:
             case 1:
-                said.append(Appended(_recorded(encoded.append, first, recorded_at, lanes)))
+                answers.append(Appended(_recorded(encoded.append, position + 1, recorded_at, lanes)))
+                position += len(encoded.data)
             case 2:
-                said.append(Conflict())
-            case 3:
-                said.append(Duplicate(first, count))
+                answers.append(Conflict())
+            case 3 if firsts and counts:
+                answers.append(Duplicate(packing.numbers(firsts)[number], packing.numbers(counts)[number]))
             case 4:
-                said.append(Mismatch())
+                answers.append(Mismatch())
             case _:
                 raise AssertionError(f"no such verdict: {verdict}")
-    return said
+    return answers
 
 
 def _recorded(append: Append, first: int, recorded_at: datetime, lanes: int) -> tuple[Recorded, ...]:
@@ -108,18 +138,26 @@ def _recorded(append: Append, first: int, recorded_at: datetime, lanes: int) -> 
     versions: dict[str, int] = {}
     recorded = []
     for position, new in enumerate(append.events, start=first):
-        versions[new.stream] = versions.get(new.stream, append.tips[new.stream].version) + 1
+        stream = new.stream
+        versions[stream] = versions.get(stream, append.tips[stream].version) + 1
+        context, lane = _place_of(stream, lanes)
         recorded.append(
             Recorded(
                 position,
-                new.stream,
-                versions[new.stream],
+                stream,
+                versions[stream],
                 new.event_id,
-                CONTEXTS[category_of(new.stream)],
-                lane_of(new.stream, lanes),
+                context,
+                lane,
                 new.event,
                 append.metadata,
                 recorded_at,
             )
         )
     return tuple(recorded)
+
+
+@lru_cache(REMEMBERED)
+def _place_of(stream: str, lanes: int) -> tuple[str, int]:
+    """Its context and lane."""
+    return CONTEXTS[category_of(stream)], lane_of(stream, lanes)

@@ -1,13 +1,19 @@
 """What no append may pass, whichever log it is given to."""
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Final
 
-from commands.ports import MAX_EVENTS_PER_APPEND, MAX_STREAMS_PER_APPEND, Append
+from commands.ports import MAX_EVENTS_PER_APPEND, MAX_STREAMS_PER_APPEND, Append, Item, NewEvent
 from domain import CONTEXTS
 from domain.values import ID_PATTERN, category_of
 
 MAX_STREAM_CHARS: Final = 120
+MAX_TAG_CHARS: Final = 120
+MAX_TAGS: Final = 32
+"""Of an event, and of an item."""
+MAX_ITEMS: Final = 32
+"""Of a query, and of all conditions of an append."""
 MAX_VERSION: Final = 2**63 - 1
 DIGEST_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 32
@@ -25,14 +31,39 @@ def check(append: Append) -> None:
         if not 0 <= tip.version <= MAX_VERSION or not _is_id(tip.event_id):
             raise ValueError(f"{tip} is not the tip of a stream")
     for new in append.events:
-        if new.stream not in append.tips:
-            raise ValueError(f"an event for {new.stream}, which has no tip")
-        if not _is_id(new.event_id):
-            raise ValueError(f"{new.event_id!r} is not the id of an event: a UUID, in lower case")
+        _check_event(append, new)
+    if append.conditions:
+        if any(not condition.query or condition.after < 0 for condition in append.conditions):
+            raise ValueError("a condition has at least one item, and a position")
+        check_query([item for condition in append.conditions for item in condition.query])
     if append.digest is not None and (
         len(append.digest) != DIGEST_BYTES or len(append.fingerprint or b"") != FINGERPRINT_BYTES
     ):
         raise ValueError("a digest has 16 bytes and comes with a fingerprint of 32")
+
+
+def _check_event(append: Append, new: NewEvent) -> None:
+    if new.stream not in append.tips:
+        raise ValueError(f"an event for {new.stream}, which has no tip")
+    if not _is_id(new.event_id):
+        raise ValueError(f"{new.event_id!r} is not the id of an event: a UUID, in lower case")
+    if new.tags:
+        _check_tags(new.tags)
+
+
+def check_query(query: Sequence[Item]) -> None:
+    if not 1 <= len(query) <= MAX_ITEMS or any(len(item.types) > MAX_TAGS for item in query):
+        raise ValueError(f"1 to {MAX_ITEMS} items, of {MAX_TAGS} types each at most")
+    for item in query:
+        _check_tags(item.tags)
+
+
+def _check_tags(tags: Collection[str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise ValueError(f"{len(tags)} tags, {MAX_TAGS} at most")
+    for tag in tags:
+        if not 1 <= len(tag) <= MAX_TAG_CHARS or not _is_storable(tag):
+            raise ValueError(f"{tag!r} is not a tag: 1 to {MAX_TAG_CHARS} characters")
 
 
 def _is_storable(name: str) -> bool:

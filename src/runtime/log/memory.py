@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from commands.ports import Append, Appended, Clock, Conflict, Duplicate, Mismatch, Verdict
+from commands.ports import Append, Appended, Clock, Conflict, Duplicate, Item, Mismatch, Verdict
 from domain import CONTEXTS
 from domain.envelope import NOTHING, Recorded, Tip
 from domain.values import category_of
 from runtime.lanes import lane_of
 from runtime.log.batch import Encoded
-from runtime.log.limits import check
+from runtime.log.limits import check, check_query
 
 INCARNATION: Final = "00000000-0000-4000-8000-000000000001"
 LANES: Final = 8
@@ -21,6 +21,7 @@ class MemoryLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._events: list[Recorded] = []
+        self._tags: list[frozenset[str]] = []
         self._streams: dict[str, list[Recorded]] = {}
         self._ids: set[str] = set()
         self._requests: dict[bytes, tuple[bytes | None, int, int]] = {}
@@ -37,6 +38,8 @@ class MemoryLog:
             fingerprint, first, count = bound
             return Duplicate(first, count) if fingerprint == append.fingerprint else Mismatch()
         if any(self._tip(stream) != tip for stream, tip in append.tips.items()):
+            return Conflict()
+        if any(self._positions_of(condition.query, condition.after) for condition in append.conditions):
             return Conflict()
         ids = {new.event_id for new in append.events}
         if len(ids) < len(append.events) or ids & self._ids:
@@ -55,6 +58,22 @@ class MemoryLog:
     async def read_positions(self, first_position: int, count: int) -> Sequence[Recorded]:
         await asyncio.sleep(0)
         return self._events[first_position - 1 : first_position - 1 + count]
+
+    async def read_query(
+        self, query: Sequence[Item], *, after: int = 0, limit: int
+    ) -> tuple[Sequence[Recorded], int]:
+        check_query(query)
+        await asyncio.sleep(0)
+        positions = self._positions_of(query, after)[:limit]
+        upto = positions[-1] if len(positions) == limit else len(self._events)
+        return [self._events[position - 1] for position in positions], upto
+
+    def _positions_of(self, query: Sequence[Item], after: int) -> list[int]:
+        return [
+            recorded.position
+            for recorded, tags in zip(self._events[after:], self._tags[after:], strict=True)
+            if any((not item.types or recorded.type in item.types) and item.tags <= tags for item in query)
+        ]
 
     def _tip(self, stream: str) -> Tip:
         events = self._streams.get(stream)
@@ -80,4 +99,5 @@ class MemoryLog:
         )
         stream.append(recorded)
         self._events.append(recorded)
+        self._tags.append(new.tags)
         return recorded

@@ -4,10 +4,6 @@ import struct
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from psycopg import pq
-from psycopg.abc import AdaptContext
-from psycopg.adapt import Dumper
-
 BYTEA, BIGINT, SMALLINT, INTEGER, TEXT, UUID = 17, 20, 21, 23, 25, 2950
 """Oids of the types."""
 
@@ -18,61 +14,58 @@ _NULL: Final = _length(-1)
 _UUID_LENGTH: Final = _length(16)
 
 
-class Packed(bytes):
-    """A parameter that is sent as it is; the statement casts it to its type."""
-
-
-class PackedDumper(Dumper):
-    format = pq.Format.BINARY
-
-    def dump(self, obj: Packed) -> bytes:
-        return obj
-
-
-def send_packed(context: AdaptContext) -> None:
-    """Lets the statements of a connection take `Packed` parameters."""
-    if context.adapters is not None:
-        context.adapters.register_dumper(Packed, PackedDumper)
-
-
-def smallints(values: Sequence[int]) -> Packed:
+def smallints(values: Sequence[int]) -> bytes:
     return _numbers(SMALLINT, 2, "ih", values)
 
 
-def integers(values: Sequence[int]) -> Packed:
+def integers(values: Sequence[int]) -> bytes:
     return _numbers(INTEGER, 4, "ii", values)
 
 
-def bigints(values: Sequence[int]) -> Packed:
+def bigints(values: Sequence[int]) -> bytes:
     return _numbers(BIGINT, 8, "iq", values)
 
 
-def texts(values: Collection[str]) -> Packed:
+def texts(values: Collection[str]) -> bytes:
     encoded = [value.encode() for value in values]
     return _array(TEXT, len(encoded), [_length(len(value)) + value for value in encoded])
 
 
-def blobs(values: Collection[bytes | None]) -> Packed:
+def blobs(values: Collection[bytes | None]) -> bytes:
     return _array(
         BYTEA, len(values), [_NULL if value is None else _length(len(value)) + value for value in values]
     )
 
 
-def uuids(values: Collection[str]) -> Packed:
+def uuids(values: Collection[str]) -> bytes:
     """In their canonical text form."""
     return _array(
         UUID, len(values), [_UUID_LENGTH + bytes.fromhex(value.replace("-", "")) for value in values]
     )
 
 
-def _numbers(oid: int, width: int, code: str, values: Sequence[int]) -> Packed:
+def numbers(array: bytes) -> list[int]:
+    """The elements of an array of integers of any width, 0 where there is none."""
+    if len(array) == _EMPTY.size:
+        return []
+    found = []
+    at = _HEADER.size
+    while at < len(array):
+        width = int.from_bytes(array[at : at + 4], signed=True)
+        at += 4
+        found.append(int.from_bytes(array[at : at + width], signed=True) if width > 0 else 0)
+        at += max(width, 0)
+    return found
+
+
+def _numbers(oid: int, width: int, code: str, values: Sequence[int]) -> bytes:
     pairs = [width] * (2 * len(values))
     pairs[1::2] = values
     return _array(oid, len(values), (struct.pack(">" + code * len(values), *pairs),))
 
 
-def _array(oid: int, length: int, elements: Iterable[bytes]) -> Packed:
+def _array(oid: int, length: int, elements: Iterable[bytes]) -> bytes:
     """One dimension, counted from 1; each element with its length before it."""
     if length == 0:
-        return Packed(_EMPTY.pack(0, 0, oid))
-    return Packed(_HEADER.pack(1, 0, oid, length, 1) + b"".join(elements))
+        return _EMPTY.pack(0, 0, oid)
+    return _HEADER.pack(1, 0, oid, length, 1) + b"".join(elements)

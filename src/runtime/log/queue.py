@@ -15,15 +15,25 @@ MAX_BATCH_APPENDS: Final = 512
 MAX_BATCH_ROWS: Final = 4_096
 """Of tips, and of events."""
 MAX_BATCH_BYTES: Final = 8 * 2**20
+WORTH_HALVING: Final = 8
+"""From so many rows on, a queue is sent in two batches that overlap."""
 
 
 @dataclass(slots=True)
 class Waiting:
-    """`alone`: it shared a batch that the log did not take, so it is tried without others."""
+    """`alone`: it shared a batch that the log did not take, so it is tried without others.
+
+    `sent`: how often it went out and the connection broke before the answer.
+    """
 
     encoded: Encoded
     verdict: asyncio.Future[Verdict]
     alone: bool = False
+    sent: int = 0
+
+    @property
+    def rows(self) -> int:
+        return max(len(self.encoded.append.tips), len(self.encoded.data), 1)
 
     def answer(self, verdict: Verdict) -> None:
         if not self.verdict.done():  # its caller may have gone away
@@ -38,7 +48,7 @@ class Queue:
     def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
         self._bytes = 0
-        self._arrived = asyncio.Event()
+        self._rows = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -49,20 +59,21 @@ class Queue:
             raise LogFull
         waiting = Waiting(encoded, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._bytes += encoded.size
-        self._arrived.set()
+        self._count(waiting, 1)
         return waiting
 
-    async def not_empty(self) -> None:
-        await self._arrived.wait()
+    def next_batch(self, *, half: bool) -> list[Waiting]:
+        """Those that wait longest, within the limits of a batch, and no digest twice.
 
-    def next_batch(self) -> list[Waiting]:
-        """Those that wait longest, within the limits of a batch, and no digest twice."""
+        `half`: leave the other half of the rows for a batch that goes out behind this one.
+        """
         batch: list[Waiting] = []
         digests: set[bytes] = set()
-        tips = events = size = 0
-        while self._waiting and len(batch) < MAX_BATCH_APPENDS:
+        enough = self._rows / 2 if half and self._rows >= WORTH_HALVING else self._rows
+        rows = tips = events = size = 0
+        while self._waiting and len(batch) < MAX_BATCH_APPENDS and rows < enough:
             waiting = self._waiting[0]
+            rows += waiting.rows
             encoded, append = waiting.encoded, waiting.encoded.append
             tips += len(append.tips)
             events += len(append.events)
@@ -73,22 +84,22 @@ class Queue:
             if append.digest is not None:
                 digests.add(append.digest)
             batch.append(self._waiting.popleft())
-            self._bytes -= encoded.size
-        if not self._waiting:
-            self._arrived.clear()
+        for waiting in batch:
+            self._count(waiting, -1)
         return batch
 
-    def try_alone(self, batch: Sequence[Waiting]) -> None:
-        """Nothing of this batch was done: its appends come first again, each in a batch of its own."""
+    def put_back(self, batch: Sequence[Waiting]) -> None:
+        """They come first again, in their order."""
         for waiting in reversed(batch):
-            waiting.alone = True
             self._waiting.appendleft(waiting)
-            self._bytes += waiting.encoded.size
-        self._arrived.set()
+            self._count(waiting, 1)
 
     def take_all(self) -> list[Waiting]:
         everything = list(self._waiting)
         self._waiting.clear()
-        self._bytes = 0
-        self._arrived.clear()
+        self._bytes = self._rows = 0
         return everything
+
+    def _count(self, waiting: Waiting, sign: int) -> None:
+        self._bytes += sign * waiting.encoded.size
+        self._rows += sign * waiting.rows

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
+import msgspec
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from commands.ports import Item
 from domain import CONTEXTS
 from domain.envelope import NO_EVENT, Mark, Recorded
 from runtime.codec import decode, decode_metadata
+from runtime.log.limits import check_query
 from runtime.postgres import Pool, connect, open_pool
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,19 @@ _PREVIOUS: Final[LiteralString] = (
     " order by p.context desc, p.lane desc, p.position desc limit 1), 0)"
 )
 _SELECT: Final[LiteralString] = "select " + COLUMNS + _PREVIOUS + " from log.events e "
+# The head comes with them, of the same snapshot; alone, with nulls, when nothing matches.
+_MATCHING: Final[LiteralString] = (
+    " from (select coalesce(max(position), 0) as position from log.events) h"
+    " left join lateral ("
+    "   select found.* from ("
+    "     select distinct p.position from jsonb_to_recordset(%s::jsonb) as i (types text[], tags text[])"
+    "     cross join lateral log.positions_of(i.types, i.tags, %s, h.position, %s) as p (position)"
+    "     order by p.position limit %s"
+    "   ) p join log.events found on found.position = p.position"
+    " ) e on true order by e.position"
+)
+QUERY: Final[LiteralString] = "select h.position, " + COLUMNS + _MATCHING
+_STORED_QUERY: Final[LiteralString] = "select h.position, " + COLUMNS + _PREVIOUS + _MATCHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,20 @@ def recorded_of(row: Sequence[Any]) -> Recorded:
         decode_metadata(metadata),
         recorded_at,
     )
+
+
+def parameters_of(query: Sequence[Item], after: int, limit: int) -> Sequence[object]:
+    """Of `QUERY`. ValueError for one that no log answers."""
+    check_query(query)
+    items = [{"types": sorted(item.types), "tags": sorted(item.tags)} for item in query]
+    return (msgspec.json.encode(items).decode(), after, limit, limit)
+
+
+def matching(rows: Sequence[Sequence[Any]], limit: int) -> tuple[list[Sequence[Any]], int]:
+    """The rows of `QUERY` without the head, and up to which position they are all."""
+    head = rows[0][0]
+    found = [row[1:] for row in rows if row[1] is not None]
+    return found, int(found[-1][0] if len(found) == limit else head)
 
 
 class LogReader:
@@ -154,6 +184,14 @@ class LogReader:
             _SELECT + "where e.stream = %s and e.version > %s order by e.version limit %s",
             (stream, after_version, limit),
         )
+
+    async def read_query(
+        self, query: Sequence[Item], *, after: int = 0, limit: int = BATCH_EVENTS
+    ) -> tuple[list[StoredEvent], int]:
+        """As `commands.ports.Log.read_query`."""
+        rows = await self._rows(_STORED_QUERY, parameters_of(query, after, limit))
+        found, upto = matching(rows, limit)
+        return [StoredEvent(*row) for row in found], upto
 
     async def event(self, event_id: str) -> StoredEvent | None:
         events = await self._events(_SELECT + "where e.event_id = %s::uuid", (event_id,))

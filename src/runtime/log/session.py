@@ -1,27 +1,34 @@
 """A writer's connection: one generation of it, for as long as it lasts."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
 
 import psycopg
+from psycopg import pq
 
 from commands.ports import LogUnavailable
-from runtime.log.batch import CALL
-from runtime.log.packing import Packed, send_packed
+from runtime.log.batch import PARAMETERS, RESULT
+from runtime.log.pipeline import Pipeline
 from runtime.postgres import Connection, arguments
 
 CALL_S: Final = 35.0
 """Longer than the role's statement_timeout: when it passes, the connection is as good as lost."""
 
+_NAME: Final = "append"
+_PREPARE: Final = (
+    f"prepare {_NAME} ({', '.join(PARAMETERS.values())}) as"
+    f" select {RESULT} from log.append({', '.join(f'${n}' for n in range(1, len(PARAMETERS) + 1))})"
+)
+
 
 class Session:
-    def __init__(self, connection: Connection, writer: str) -> None:
-        self._connection = connection
-        self._writer = writer
-        self.generation = 0
-        self.incarnation = ""
-        self.lanes = 0
+    def __init__(self, pipeline: Pipeline, generation: Sequence[bytes], incarnation: str, lanes: int) -> None:
+        self._pipeline = pipeline
+        self._generation = generation
+        self.incarnation = incarnation
+        self.lanes = lanes
 
     @classmethod
     async def begin(cls, url: str, role: str, writer: str) -> "Session":
@@ -32,34 +39,30 @@ class Session:
         try:
             async with asyncio.timeout(CALL_S):
                 connection = await Connection.connect(url, autocommit=True, **arguments(role))
-                session = cls(connection, writer)
                 try:
-                    await session._begin()
+                    begun = await connection.execute(
+                        "select generation, incarnation::text, lanes from log.begin_writing(%s)", (writer,)
+                    )
+                    [(generation, incarnation, lanes)] = await begun.fetchall()
+                    await connection.execute(_PREPARE.encode())
+                    writing = (UUID(writer).bytes, generation.to_bytes(8))
+                    return cls(Pipeline(connection, _NAME), writing, incarnation, lanes)
                 except BaseException:
                     await connection.close()
                     raise
         except (psycopg.Error, TimeoutError) as error:
             raise LogUnavailable(str(error)) from error
-        return session
-
-    async def _begin(self) -> None:
-        send_packed(self._connection)
-        begun = await self._connection.execute(
-            "select generation, incarnation::text, lanes from log.begin_writing(%s)", (self._writer,)
-        )
-        [(self.generation, self.incarnation, self.lanes)] = await begun.fetchall()
 
     @property
     def broken(self) -> bool:
-        return self._connection.closed
+        return self._pipeline.closed
 
-    async def append(self, parameters: Mapping[str, Packed]) -> Sequence[Any]:
-        """One call of `log.append`: its row. Whatever it raises, the batch may have been committed."""
-        everything = {"writer": self._writer, "generation": self.generation, **parameters}
-        async with asyncio.timeout(CALL_S), self._connection.cursor(binary=True) as cursor:
-            await cursor.execute(CALL, everything, prepare=True)
-            [row] = await cursor.fetchall()
-            return row
+    def append(self, parameters: Sequence[bytes | None]) -> asyncio.Future[pq.abc.PGresult]:
+        """A call of `log.append`, made now; up to any number in a row, answered in their order.
+
+        Whatever it fails with, the batch may have been committed.
+        """
+        return self._pipeline.call([*self._generation, *parameters])
 
     async def close(self) -> None:
-        await self._connection.close()
+        await self._pipeline.close()
