@@ -33,7 +33,12 @@ def up(
     *,
     port_base: Annotated[
         int,
-        typer.Option(min=LOWEST_BASE, max=HIGHEST_BASE, help="The doors listen on the three ports after it."),
+        typer.Option(
+            min=LOWEST_BASE,
+            max=HIGHEST_BASE,
+            help="Doors on the three ports after it, services and figures on the next five, "
+            "further write doors from the eleventh on.",
+        ),
     ] = 8000,
     as_json: Annotated[
         bool, typer.Option("--json", help="When ready, one line of JSON on standard output.")
