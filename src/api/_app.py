@@ -19,6 +19,7 @@ from api.bodies import escaped
 from api.heads import HeadAsGet
 from api.limits import Admission
 from api.ports import Surroundings
+from api.problem_pages import pages
 from api.problems import (
     INTERNAL_ERROR,
     INVALID_FIELDS,
@@ -28,6 +29,7 @@ from api.problems import (
     Refusals,
     Refused,
     facts_of,
+    first_line,
     problem,
 )
 from domain.values import FieldError, Rejected
@@ -95,6 +97,7 @@ def make_app(
     for router in included:
         app.include_router(router, prefix=PREFIX)
     app.include_router(_health(around))
+    app.include_router(pages(refusals))
     vars(app)["openapi"] = cache(lambda: document(title, included))
     return app
 
@@ -152,15 +155,10 @@ def _refusal_handler(refusals: Refusals) -> Callable[[Request, Any], Coroutine[A
             return await _unexpected(request, refusal)
         if kind.status >= INTERNAL_ERROR.status:
             logger.warning("%s: %s", kind.code, refusal)
-        detail = refusal.message if isinstance(refusal, Rejected) else _sentence(refusal)
+        detail = refusal.message if isinstance(refusal, Rejected) else first_line(type(refusal))
         return problem(kind, detail, trace_id=_trace_id(request), facts=facts_of(refusal))
 
     return handle
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of the error's docstring: its message may hold what is nobody's business."""
-    return (type(error).__doc__ or type(error).__name__).strip().partition("\n")[0]
 
 
 async def _refused(request: Request, refused: Refused) -> Response:

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from domain import location, order, price, product, sku, slug, stock, values
 
 MEDIA_TYPE: Final = "application/problem+json"
-TYPE_PREFIX: Final = "urn:tallybook:problem:"
+TYPE_PREFIX: Final = "/problems/"
+"""At the door that answered (ADR 0012): api/problem_pages.py serves a page for each code."""
 MEMBERS: Final = frozenset({"type", "title", "status", "detail", "code", "retryable", "trace_id"})
 """What every problem has; no fact may be named so."""
 MAX_ERRORS: Final = 1_000
@@ -23,11 +24,15 @@ MAX_ERRORS: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`retry_after_s`: the same request may succeed so many seconds later; None: waiting does not help."""
+    """`retry_after_s`: the same request may succeed so many seconds later; None: waiting does not help.
+
+    `meaning` is for people; empty where the kind is that of a refusal, whose docstring says it.
+    """
 
     code: str
     status: int
     retry_after_s: int | None = None
+    meaning: str = ""
 
     @property
     def title(self) -> str:
@@ -47,27 +52,71 @@ class Refused(Exception):
         self.facts = facts
 
 
-INVALID_CONSISTENCY_TOKEN: Final = Kind("invalid_consistency_token", 400)
-INVALID_IDEMPOTENCY_KEY: Final = Kind("invalid_idempotency_key", 400)
-INVALID_IF_MATCH: Final = Kind("invalid_if_match", 400)
-MALFORMED_JSON: Final = Kind("malformed_json", 400)
-MISSING_IDEMPOTENCY_KEY: Final = Kind("missing_idempotency_key", 400)
-REPEATED_HEADER: Final = Kind("repeated_header", 400)
-REPEATED_PARAMETER: Final = Kind("repeated_parameter", 400)
-UNKNOWN_PARAMETER: Final = Kind("unknown_parameter", 400)
-UNAUTHENTICATED: Final = Kind("unauthenticated", 401)
-FORBIDDEN: Final = Kind("forbidden", 403)
-NOT_FOUND: Final = Kind("not_found", 404)
-METHOD_NOT_ALLOWED: Final = Kind("method_not_allowed", 405)
-BODY_TIMEOUT: Final = Kind("body_timeout", 408, retry_after_s=1)
-BODY_TOO_LARGE: Final = Kind("body_too_large", 413)
-UNSUPPORTED_MEDIA_TYPE: Final = Kind("unsupported_media_type", 415)
-INVALID_FIELDS: Final = Kind("invalid_fields", 422)
-IF_MATCH_REQUIRED: Final = Kind("if_match_required", 428)
-INTERNAL_ERROR: Final = Kind("internal_error", 500)
-OVERLOADED: Final = Kind("overloaded", 503, retry_after_s=1)
-TIMED_OUT: Final = Kind("timed_out", 503, retry_after_s=1)
-UNAVAILABLE: Final = Kind("unavailable", 503, retry_after_s=2)
+INVALID_CONSISTENCY_TOKEN: Final = Kind(
+    "invalid_consistency_token",
+    400,
+    meaning="The Consistency-Token is not one that a door of this shop gave.",
+)
+INVALID_IDEMPOTENCY_KEY: Final = Kind(
+    "invalid_idempotency_key",
+    400,
+    meaning="The Idempotency-Key is too long, or holds characters that are not visible ones.",
+)
+INVALID_IF_MATCH: Final = Kind(
+    "invalid_if_match", 400, meaning="If-Match is not the ETag of a command, nor a version in quotes."
+)
+MALFORMED_JSON: Final = Kind(
+    "malformed_json", 400, meaning="The body is not JSON that can be read in one way only."
+)
+MISSING_IDEMPOTENCY_KEY: Final = Kind(
+    "missing_idempotency_key", 400, meaning="Every command needs an Idempotency-Key."
+)
+REPEATED_HEADER: Final = Kind(
+    "repeated_header",
+    400,
+    meaning="A header stands in the request twice, and one of them would have to be ignored.",
+)
+REPEATED_PARAMETER: Final = Kind(
+    "repeated_parameter", 400, meaning="A query parameter stands in the request twice."
+)
+UNKNOWN_PARAMETER: Final = Kind(
+    "unknown_parameter", 400, meaning="There is no such query parameter here; none is ignored."
+)
+UNAUTHENTICATED: Final = Kind("unauthenticated", 401, meaning="The bearer token is missing or is nobody's.")
+FORBIDDEN: Final = Kind("forbidden", 403, meaning="The role of the bearer token may not do this.")
+NOT_FOUND: Final = Kind("not_found", 404, meaning="There is nothing at this path.")
+METHOD_NOT_ALLOWED: Final = Kind(
+    "method_not_allowed", 405, meaning="What is at this path has other methods; Allow lists them."
+)
+BODY_TIMEOUT: Final = Kind("body_timeout", 408, retry_after_s=1, meaning="The body did not arrive in time.")
+BODY_TOO_LARGE: Final = Kind("body_too_large", 413, meaning="The body is larger than this door takes.")
+UNSUPPORTED_MEDIA_TYPE: Final = Kind(
+    "unsupported_media_type", 415, meaning="The body has to be application/json."
+)
+INVALID_FIELDS: Final = Kind("invalid_fields", 422, meaning="Some fields are not valid; `errors` lists them.")
+IF_MATCH_REQUIRED: Final = Kind(
+    "if_match_required",
+    428,
+    meaning="The command changes what is there, and needs the version that the caller has seen in If-Match.",
+)
+INTERNAL_ERROR: Final = Kind(
+    "internal_error", 500, meaning="The fault is the door's; its log has the trace id."
+)
+OVERLOADED: Final = Kind(
+    "overloaded", 503, retry_after_s=1, meaning="The door has as many requests under way as it takes at once."
+)
+TIMED_OUT: Final = Kind(
+    "timed_out",
+    503,
+    retry_after_s=1,
+    meaning="The door gave no answer in time, and what became of the request is unknown.",
+)
+UNAVAILABLE: Final = Kind(
+    "unavailable", 503, retry_after_s=2, meaning="What the door needs for the answer cannot be reached."
+)
+
+OWN_KINDS: Final = tuple(kind for kind in dict(vars()).values() if isinstance(kind, Kind))
+"""Those that no refusal stands for."""
 
 Refusals = Mapping[type[Exception], Kind]
 
@@ -96,6 +145,11 @@ DOMAIN_REFUSALS: Final[Refusals] = {
     stock.UnknownReservation: Kind("unknown_reservation", 404),
     values.InvalidFields: INVALID_FIELDS,
 }
+
+
+def first_line(error: type[Exception]) -> str:
+    """The first line of the error's docstring: what its kind means."""
+    return (error.__doc__ or error.__name__).strip().partition("\n")[0]
 
 
 def facts_of(refusal: Exception) -> dict[str, Any]:

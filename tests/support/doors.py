@@ -85,7 +85,7 @@ def _check(operation: dict[str, Any], answer: httpx.Response) -> None:
         promised = operation["responses"][str(answer.status_code)]["content"]["application/problem+json"]
         assert problem["code"] in promised["schema"]["allOf"][1]["properties"]["code"]["enum"]
         assert problem["status"] == answer.status_code
-        assert problem["type"] == f"urn:tallybook:problem:{problem['code']}"
+        assert problem["type"] == f"/problems/{problem['code']}"
         assert problem["retryable"] is ("Retry-After" in answer.headers)
         assert re.fullmatch("[0-9a-f]{32}", problem["trace_id"])
     elif "x-events" in operation:
