@@ -160,7 +160,7 @@ class CuttingProxy:
                 writer.write(data[:allowed])
                 await writer.drain()
                 if allowed < len(data) or self._bytes_left.get(direction) == 0:
-                    del self._bytes_left[direction]
+                    self._bytes_left.pop(direction, None)
                     connection.lose_client()
                     break
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,16 +79,19 @@ class Served:
                 case _:
                     caller = asyncio.create_task(self._serve(asked))
                     self._callers[asked["id"]] = caller
+                    caller.add_done_callback(partial(self._served, asked["id"]))
         for caller in self._callers.values():
             caller.cancel()
-        await asyncio.gather(*self._callers.values())
+        await asyncio.gather(*self._callers.values(), return_exceptions=True)
+
+    def _served(self, number: int, caller: asyncio.Task[None]) -> None:
+        del self._callers[number]
+        if caller.cancelled():  # maybe before it began
+            answer({"id": number, "verdict": "cancelled"})
 
     async def _serve(self, asked: Said) -> None:
-        number = asked["id"]
         try:
             verdict = await self._done(asked)
-        except asyncio.CancelledError:
-            verdict = {"verdict": "cancelled"}
         except LogFull:
             verdict = {"verdict": "full"}
         except LogUnavailable as away:
@@ -107,8 +111,7 @@ class Served:
             verdict = {"verdict": "mismatch"}
         except Exception as fault:  # noqa: BLE001 - told to the test, which knows no excuse for it
             verdict = {"verdict": "fault", "why": repr(fault)}
-        del self._callers[number]
-        answer({"id": number, **verdict})
+        answer({"id": asked["id"], **verdict})
 
     async def _done(self, asked: Said) -> Said:
         match asked["do"]:

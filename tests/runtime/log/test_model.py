@@ -5,6 +5,8 @@ Hypothesis draws the steps. What a step does depends on what the writers were to
 
 import asyncio
 import itertools
+import os
+import random
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -47,6 +49,8 @@ LOCK: Final = "select pg_advisory_lock(2047, 1)"
 SETTLED_S: Final = 30.0
 PATIENCE_S: Final = 0.2
 QUICK_SEED: Final = 20_260_301
+MANY_EXAMPLES: Final = 100
+MANY_STEPS: Final = 40
 SEED: Final = "TALLYBOOK_MODEL_SEED"
 
 PROCESS = st.integers(0, 1)
@@ -546,3 +550,14 @@ def test_what_two_writers_are_told_could_have_happened_one_after_the_other(
     house: Callable[[], Writers],
 ) -> None:
     try_steps(house, QUICK_SEED, examples=10, steps=25)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1_800)
+def test_so_it_could_with_many_more_steps(
+    house: Callable[[], Writers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = int(os.environ.get(SEED) or random.SystemRandom().randrange(2**32))
+    with capsys.disabled():
+        sys.stdout.write(f"\n  {SEED}={number}\n")
+    try_steps(house, number, examples=MANY_EXAMPLES, steps=MANY_STEPS)
