@@ -92,9 +92,12 @@ NO_MEANS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """What a recorder has no words for, so that nothing can be tried."""
 
+_COMMIT_ERROR: Final = "a pipeline that takes the error of the commit for the answer, not the row before it"
+
 PENDING: Final[Mapping[str, str]] = {
     REPEATABLE: "a session that names its isolation level",
-    ANSWER: "a writer that settles unknown outcomes",
+    FAILED: _COMMIT_ERROR,
+    LOST: _COMMIT_ERROR,
 }
 """What ours still lacks, by hazard."""
 
