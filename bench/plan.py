@@ -43,11 +43,11 @@ FULL = Plan(
 QUICK = Plan(
     quick=True,
     rounds=1,
-    window=Window(warm=0.0, seconds=0.5),
+    window=Window(warm=0.0, seconds=0.3),
     read_rounds=1,
     loads=5,
     growth_rounds=1,
-    growth_window=Window(warm=0.0, seconds=0.5),
+    growth_window=Window(warm=0.0, seconds=0.3),
     small=10_000,
     middle=20_000,
     large=30_000,

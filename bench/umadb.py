@@ -7,6 +7,7 @@ it does less, and is measured as well.
 
 import contextlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ def measure(directory: Path, threads: int, window: Window, *, conditional: bool)
     with _server(directory) as url:
         task = {"url": url, "threads": threads, "conditional": conditional} | asdict(window)
         [answer] = worker.run(__name__, [task], window.warm + window.seconds + ANSWER_S)
+    shutil.rmtree(directory)
     return Measured(**answer)
 
 
