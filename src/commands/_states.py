@@ -1,80 +1,174 @@
 """What this process knows of streams, and what one decision has read of it."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from commands.ports import Clock, Log, StaleVersion
-from domain.envelope import NOTHING, Recorded, Tip
+from commands.ports import Clock, Known, Log, LogUnavailable, NewEvent, Snapshots, StaleVersion
+from domain.envelope import NOTHING, Tip
 from domain.values import Aggregate, Event
 
 MAX_STATES: Final = 50_000
+SNAPSHOT_EVERY: Final = 100
+"""How many versions lie between two snapshots of a stream, at least."""
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The state of a stream after its event at `tip`, all of it durable."""
+class _Line:
+    """A stream ahead of the log: what it will be when all that is in flight for it has been committed."""
 
-    aggregate: Aggregate[Any, Any]
-    tip: Tip
-    state: Any
-    occurred_at: datetime | None
+    __slots__ = ("broken", "followers", "known", "pending")
 
-    def after(self, recorded: Recorded) -> "Settled":
-        happened = recorded.metadata.occurred_at
-        return Settled(
-            self.aggregate,
-            Tip(recorded.version, recorded.event_id),
-            self.aggregate.evolve(self.state, recorded.event),
-            max(happened, self.occurred_at) if self.occurred_at else happened,
-        )
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self.pending = 0
+        self.followers: set[InFlight] = set()
+        self.broken = False
+
+
+class InFlight:
+    """An append that is queued or sent: the lines it was decided on, and what it will leave of its own."""
+
+    __slots__ = ("follows", "leaves")
+
+    def __init__(self) -> None:
+        self.follows: list[_Line] = []
+        self.leaves: dict[str, tuple[_Line, Known]] = {}
 
 
 class States:
-    """A bounded cache of settled states, least recently used out first.
+    """Settled states, all of it durable, in a bounded cache, least recently used out first.
 
-    It may be behind the log: every decision's tips are checked when it is appended.
+    And ahead of them the speculative ones, for as long as something is in flight. Both may be wrong about
+    the log: every decision's tips are checked when it is appended. When an append fails, so will all that was
+    decided on what it would have left; what they left is forgotten at once, so nothing more is decided on it.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, snapshots: Snapshots) -> None:
         self._log = log
-        self._known: OrderedDict[str, Settled] = OrderedDict()
+        self._snapshots = snapshots
+        self._settled: OrderedDict[str, Known] = OrderedDict()
+        self._ahead: dict[str, _Line] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
 
-    def get(self, stream: str) -> Settled | None:
-        settled = self._known.get(stream)
+    def get(self, stream: str) -> Known | None:
+        """What the next decision builds on."""
+        line = self._ahead.get(stream)
+        if line is not None:
+            return line.known
+        settled = self._settled.get(stream)
         if settled is not None:
-            self._known.move_to_end(stream)
+            self._settled.move_to_end(stream)
         return settled
 
-    async def load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
-        """Bring the streams up to the log."""
-        after = {name: known.tip.version if (known := self._known.get(name)) else 0 for name in streams}
-        news = await self._log.read_streams(after)
-        for name, aggregate in streams.items():
-            self._known.setdefault(name, Settled(aggregate, NOTHING, aggregate.initial, None))
-            self.advance(news.get(name, ()))
-        while len(self._known) > MAX_STATES:
-            self._known.popitem(last=False)
+    def speculates(self, streams: Iterable[str]) -> bool:
+        """Whether a decision on these streams builds on something in flight."""
+        return any(name in self._ahead for name in streams)
 
     def moved_on(self, tips: Mapping[str, Tip]) -> bool:
         """Whether other tips than these are known by now."""
-        return any((known := self._known.get(name)) is None or known.tip != tip for name, tip in tips.items())
+        return any((known := self.get(name)) is None or known.tip != tip for name, tip in tips.items())
 
-    def advance(self, events: Iterable[Recorded]) -> None:
-        """Apply events that follow what is known; those known already, or too far ahead, are passed over."""
-        for recorded in events:
-            known = self._known.get(recorded.stream)
-            if known is not None and recorded.version == known.tip.version + 1:
-                self._known[recorded.stream] = known.after(recorded)
+    async def load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
+        """Bring the settled states up to the log. What is being read already is waited for.
+
+        `LogUnavailable`.
+        """
+        mine = {name: aggregate for name, aggregate in streams.items() if name not in self._loading}
+        if mine:
+            reading = asyncio.create_task(self._load(mine), name="load streams")
+            self._loading |= dict.fromkeys(mine, reading)
+            reading.add_done_callback(partial(self._loaded, mine))
+        tasks = {self._loading[name] for name in streams}
+        await asyncio.wait(tasks)  # not cancelled with one who waits: others wait too
+        for task in tasks:
+            if failed := task.exception():
+                raise LogUnavailable(str(failed)) from failed
+
+    async def _load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
+        unknown = {name: aggregate for name, aggregate in streams.items() if name not in self._settled}
+        begun = dict(await self._snapshots.read(unknown)) if unknown else {}
+        for name, aggregate in streams.items():
+            if name not in begun:
+                begun[name] = self._settled.get(name) or Known(aggregate, NOTHING, aggregate.initial, None)
+        news = await self._log.read_streams({name: known.tip.version for name, known in begun.items()})
+        for name, known in begun.items():
+            self._settle(name, known.then(news.get(name, ())), since=known.tip.version)
+
+    def _loaded(self, streams: Iterable[str], reading: asyncio.Task[None]) -> None:
+        for name in streams:
+            del self._loading[name]
+        if not reading.cancelled():
+            reading.exception()  # who waits for it raises it; perhaps nobody does any more
+
+    def admit(
+        self, read: Mapping[str, Known], events: Iterable[tuple[NewEvent, Tip]], occurred_at: datetime
+    ) -> InFlight:
+        """An append that is about to be queued: what it writes is known from now on, ahead of the log."""
+        flight = InFlight()
+        for name in read:
+            if (line := self._ahead.get(name)) is not None:
+                line.followers.add(flight)
+                flight.follows.append(line)
+        left: dict[str, Known] = {}
+        for new, tip in events:
+            known = left.get(new.stream) or read.get(new.stream)
+            if known is not None:
+                left[new.stream] = known.after(tip, new.event, occurred_at)
+        for name, known in left.items():
+            if self.get(name) is read[name]:  # else it has moved on since it was read
+                line = self._ahead.setdefault(name, _Line(known))
+                line.known = known
+                line.pending += 1
+                flight.leaves[name] = (line, known)
+        return flight
+
+    def landed(self, flight: InFlight) -> None:
+        """It is in the log."""
+        self._end(flight)
+        for name, (line, known) in flight.leaves.items():
+            if line.pending == 0 and self._ahead.get(name) is line:
+                del self._ahead[name]
+            self._settle(name, known, since=known.tip.version - 1)
+
+    def lost(self, flight: InFlight) -> None:
+        """It is not in the log, or nobody knows: what follows it is broken."""
+        self._end(flight)
+        broken = [flight]
+        while broken:
+            for name, (line, _) in broken.pop().leaves.items():
+                if not line.broken:
+                    line.broken = True
+                    if self._ahead.get(name) is line:
+                        del self._ahead[name]
+                    broken += line.followers
 
     def forget(self, streams: Iterable[str]) -> None:
+        """Their settled states: they turned out to be wrong."""
         for name in streams:
-            self._known.pop(name, None)
+            self._settled.pop(name, None)
+
+    def _end(self, flight: InFlight) -> None:
+        for line in flight.follows:
+            line.followers.discard(flight)
+        for line, _ in flight.leaves.values():
+            line.pending -= 1
+
+    def _settle(self, name: str, known: Known, *, since: int) -> None:
+        """Remember a state that the log has, unless a newer one is known; `since`: a version before it."""
+        settled = self._settled.get(name)
+        if settled is None or settled.tip.version <= known.tip.version:
+            self._settled[name] = known
+        self._settled.move_to_end(name)
+        while len(self._settled) > MAX_STATES:
+            self._settled.popitem(last=False)
+        if known.tip.version // SNAPSHOT_EVERY > since // SNAPSHOT_EVERY:
+            self._snapshots.offer(name, known)
 
 
 class NotLoaded(Exception):
@@ -86,13 +180,13 @@ class NotLoaded(Exception):
 
 
 class Streams:
-    """What one decision reads. Its tips are those of every stream that was read."""
+    """What one decision reads."""
 
     def __init__(self, states: States, clock: Clock, if_match: int | None) -> None:
         self._states = states
         self._now = clock.now()
         self._if_match = if_match
-        self._read: dict[str, Settled] = {}
+        self._read: dict[str, Known] = {}
         self._expected: dict[str, Aggregate[Any, Any]] = {}
 
     def expect(self, aggregate: Aggregate[S, E], idents: Sequence[str]) -> None:
@@ -101,12 +195,12 @@ class Streams:
 
     def read(self, aggregate: Aggregate[S, E], ident: str) -> S:
         name = aggregate.stream(ident)
-        settled = self._states.get(name)
-        if settled is None:
+        known = self._states.get(name)
+        if known is None:
             wanted = {**self._expected, name: aggregate}
             raise NotLoaded({key: kind for key, kind in wanted.items() if self._states.get(key) is None})
-        self._read[name] = settled
-        state: S = settled.state
+        self._read[name] = known
+        state: S = known.state
         return state
 
     def must_match(self, aggregate: Aggregate[S, E], ident: str) -> None:
@@ -121,9 +215,6 @@ class Streams:
         return max([self._now, *(known.occurred_at for known in self._read.values() if known.occurred_at)])
 
     @property
-    def aggregates(self) -> Mapping[str, Aggregate[Any, Any]]:
-        return {name: settled.aggregate for name, settled in self._read.items()}
-
-    @property
-    def tips(self) -> dict[str, Tip]:
-        return {name: settled.tip for name, settled in self._read.items()}
+    def known(self) -> Mapping[str, Known]:
+        """All that was read."""
+        return self._read

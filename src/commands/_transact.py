@@ -1,10 +1,12 @@
 """From a decision to its append: load, decide, append, and on conflict decide again.
 
 The one retry loop of the write side. A decision is a pure function of the streams it reads; it may run any
-number of times, on states of which at least the last was the log's own when it was appended.
+number of times. It reads what the streams will be once all is committed that this process has queued before
+it, and its tips say so: the log takes it if that has come true, and nobody is told before.
 """
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from commands.ports import (
     Verdict,
 )
 from commands.shop import Shop
-from domain.envelope import NOTHING, Metadata
+from domain.envelope import NOTHING, Metadata, Tip
 from domain.values import Event, Rejected
 
 MAX_SECONDS: Final = 10.0
@@ -36,6 +38,7 @@ MAX_LOADS: Final = 8
 """How many times one decision may find that it reads more than is loaded."""
 FIRST_PAUSE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.05
+MAX_DOUBLINGS: Final = 10
 
 Writes = Mapping[str, Sequence[Event]]
 """The events a decision appends, by stream. A stream it writes and has not read must not exist."""
@@ -61,9 +64,8 @@ class _Plan:
     refusal: Rejected | None
 
     @property
-    def queue(self) -> frozenset[str]:
-        """The streams at which callers would conflict: those it writes; for a refusal, none."""
-        return frozenset(name for name, events in self.writes.items() if events)
+    def tips(self) -> dict[str, Tip]:
+        return {name: known.tip for name, known in self.streams.known.items()}
 
 
 async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
@@ -73,23 +75,12 @@ async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
     that had its effect gets the receipt of that effect, whatever would be decided today.
     """
     deadline = asyncio.get_running_loop().time() + MAX_SECONDS
-    plan = await _planned(shop, issued, decide)
-    async with shop.turnstiles.through(plan.queue, deadline):
-        if shop.states.moved_on(plan.streams.tips):
-            plan = await _planned(shop, issued, decide)
-        if plan.queue:
-            return await _settled(shop, issued, decide, plan, deadline)
-    # It writes nothing, so it keeps nobody waiting: refusals share a batch.
-    return await _settled(shop, issued, decide, plan, deadline)
-
-
-async def _settled(shop: Shop, issued: Issued, decide: Decide, plan: _Plan, deadline: float) -> Receipt:
-    pause = FIRST_PAUSE_S
-    while True:
+    for tries in itertools.count():
+        plan = await _planned(shop, issued, decide)
         await shop.reached("before_append")
+        speculative = shop.states.speculates(plan.streams.known)
         match await _append(shop, issued, plan):
             case Appended(events):
-                shop.states.advance(events)
                 if plan.refusal is not None:
                     raise plan.refusal
                 if plan.final:
@@ -99,14 +90,21 @@ async def _settled(shop: Shop, issued: Issued, decide: Decide, plan: _Plan, dead
             case Mismatch():
                 raise KeyReused
             case Conflict():
-                if asyncio.get_running_loop().time() + pause > deadline:
+                if asyncio.get_running_loop().time() > deadline:
                     raise Contended
-                await shop.states.load(plan.streams.aggregates)
-                if not shop.states.moved_on(plan.streams.tips):
-                    await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 — jitter, not a secret
-                    pause = min(2 * pause, LONGEST_PAUSE_S)
-                    shop.states.forget(plan.streams.aggregates)
-        plan = await _planned(shop, issued, decide)
+                if speculative or not shop.states.moved_on(plan.tips):
+                    await _refresh(shop, plan, tries)
+    raise AssertionError("never")
+
+
+async def _refresh(shop: Shop, plan: _Plan, tries: int) -> None:
+    """Bring what a plan has read up to the log; if that tells nothing new, forget it and wait a little."""
+    read = plan.streams.known
+    await shop.states.load({name: known.aggregate for name, known in read.items()})
+    if not shop.states.moved_on(plan.tips):
+        shop.states.forget(read)
+        pause = min(FIRST_PAUSE_S * 2 ** min(tries, MAX_DOUBLINGS), LONGEST_PAUSE_S)
+        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 — jitter, not a secret
 
 
 async def _planned(shop: Shop, issued: Issued, decide: Decide) -> _Plan:
@@ -127,29 +125,40 @@ async def _planned(shop: Shop, issued: Issued, decide: Decide) -> _Plan:
 
 
 async def _append(shop: Shop, issued: Issued, plan: _Plan) -> Verdict:
-    events = [
-        NewEvent(name, getattr(event, "event_id", None) or shop.ids.new(), event)
-        for name, written in plan.writes.items()
-        for event in written
-    ]
-    tips = {new.stream: NOTHING for new in events} | plan.streams.tips
+    """No await before the append is queued: what it leaves is known to the next decision, and follows it."""
+    at = plan.streams.at
+    tips = plan.tips
+    tip = dict(tips)
+    events: list[tuple[NewEvent, Tip]] = []
+    for name, written in plan.writes.items():
+        for event in written:
+            new = NewEvent(name, getattr(event, "event_id", None) or shop.ids.new(), event)
+            tip[name] = Tip(tip.setdefault(name, NOTHING).version + 1, new.event_id)
+            events.append((new, tip[name]))
+            tips.setdefault(name, NOTHING)
     if len(tips) > MAX_STREAMS_PER_APPEND or len(events) > MAX_EVENTS_PER_APPEND:
         raise AssertionError(f"a decision over {len(tips)} streams and {len(events)} events")
-    metadata = Metadata(
-        occurred_at=plan.streams.at,
-        actor=issued.actor,
-        command_id=issued.command_id,
-        correlation_id=issued.correlation_id,
-        causation_id=issued.causation_id,
-        trace_id=issued.trace_id,
+    append = Append(
+        tips=tips,
+        events=[new for new, _ in events],
+        metadata=Metadata(
+            occurred_at=at,
+            actor=issued.actor,
+            command_id=issued.command_id,
+            correlation_id=issued.correlation_id,
+            causation_id=issued.causation_id,
+            trace_id=issued.trace_id,
+        ),
+        digest=issued.digest if plan.final else None,
+        fingerprint=issued.fingerprint if plan.final else None,
     )
-    bound = plan.final
-    return await shop.log.append(
-        Append(
-            tips=tips,
-            events=events,
-            metadata=metadata,
-            digest=issued.digest if bound else None,
-            fingerprint=issued.fingerprint if bound else None,
-        )
-    )
+    flight = shop.states.admit(plan.streams.known, events, at)
+    verdict: Verdict | None = None
+    try:
+        verdict = await shop.log.append(append)
+    finally:
+        if isinstance(verdict, Appended):
+            shop.states.landed(flight)
+        else:
+            shop.states.lost(flight)
+    return verdict

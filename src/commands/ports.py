@@ -1,12 +1,12 @@
 """What the commands need of the world: the log, a clock, ids, and the rules of the house."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from domain.envelope import Actor, Metadata, Recorded, Tip
-from domain.values import Event, Rejected
+from domain.values import Aggregate, Event, Rejected
 
 MAX_STREAMS_PER_APPEND = 1_024
 MAX_EVENTS_PER_APPEND = 1_000
@@ -126,6 +126,48 @@ class LogUnavailable(Exception):
 
 class OutcomeUnknown(Exception):
     """The connection broke while committing; the same request sent again finds out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The state of a stream after its event at `tip`; `occurred_at` is the latest time that led to it."""
+
+    aggregate: Aggregate[Any, Any]
+    tip: Tip
+    state: Any
+    occurred_at: datetime | None
+
+    def after(self, tip: Tip, event: Event, occurred_at: datetime) -> "Known":
+        latest = max(occurred_at, self.occurred_at) if self.occurred_at else occurred_at
+        return Known(self.aggregate, tip, self.aggregate.evolve(self.state, event), latest)
+
+    def then(self, events: Iterable[Recorded]) -> "Known":
+        """After events that follow."""
+        known = self
+        for recorded in events:
+            tip = Tip(recorded.version, recorded.event_id)
+            known = known.after(tip, recorded.event, recorded.metadata.occurred_at)
+        return known
+
+
+class Snapshots(Protocol):
+    """States of long streams, so that loading one need not begin at its first event: only a cache."""
+
+    async def read(self, streams: Mapping[str, Aggregate[Any, Any]]) -> Mapping[str, Known]:
+        """Those there are, for this code's states, with tips that the log agrees with."""
+        ...
+
+    def offer(self, stream: str, known: Known) -> None:
+        """A settled state that may be kept. Never waits, and may do nothing."""
+        ...
+
+
+class NoSnapshots:
+    async def read(self, _streams: Mapping[str, Aggregate[Any, Any]]) -> Mapping[str, Known]:
+        return {}
+
+    def offer(self, _stream: str, _known: Known) -> None:
+        return
 
 
 class Clock(Protocol):

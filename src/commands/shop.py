@@ -1,8 +1,11 @@
 """The shop as its command handlers see it: the ports, the rules, and what this process knows."""
 
+from typing import Final
+
 from commands._states import States
-from commands._turnstiles import Turnstiles
-from commands.ports import Clock, Ids, Log, Reached, Rules, nowhere
+from commands.ports import Clock, Ids, Log, NoSnapshots, Reached, Rules, Snapshots, nowhere
+
+_NO_SNAPSHOTS: Final = NoSnapshots()
 
 
 class Shop:
@@ -17,6 +20,7 @@ class Shop:
         digest_key: bytes,
         rules: Rules,
         reached: Reached = nowhere,
+        snapshots: Snapshots = _NO_SNAPSHOTS,
     ) -> None:
         self.log = log
         self.clock = clock
@@ -24,5 +28,4 @@ class Shop:
         self.digest_key = digest_key
         self.rules = rules
         self.reached = reached
-        self.states = States(log)
-        self.turnstiles = Turnstiles()
+        self.states = States(log, snapshots)
