@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from house import free_port_base
 
 from runtime.secrets import ROLES
 
@@ -97,11 +98,13 @@ def test_a_home_that_cannot_be_one_is_named(tmp_path: Path) -> None:
 
 
 def test_a_second_house_on_the_ports_of_the_first_is_told_how_to_move(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = other.getsockname()[1]
-        refused = tallybook(tmp_path, "up", "--port-base", str(taken - 1))
+    base = free_port_base()
+    with socket.create_server(("127.0.0.1", base + 1)):
+        refused = tallybook(tmp_path, "up", "--port-base", str(base))
     assert refused.returncode == 1
-    assert f"write-api wants 127.0.0.1:{taken}, and cannot have it: Address already in use" in refused.stderr
+    assert (
+        f"write-api wants 127.0.0.1:{base + 1}, and cannot have it: Address already in use" in refused.stderr
+    )
     assert "--port-base" in refused.stderr
     assert not (tmp_path / "postgres" / "data").exists()
 
