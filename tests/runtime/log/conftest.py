@@ -38,7 +38,7 @@ def log_url(shared_log_url: str) -> str:
 
 def _emptied(url: str) -> str:
     with psycopg.connect(url) as owner:
-        owner.execute("truncate log.events, log.requests, log.writers")
+        owner.execute("truncate log.events, log.tags, log.requests, log.writers")
     return url
 
 

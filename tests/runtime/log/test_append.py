@@ -2,24 +2,28 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from commands.ports import LogUnavailable
 from domain.envelope import NO_EVENT
 from runtime.lanes import lane_of
-from runtime.log.batch import CALL
+from runtime.log.batch import PARAMETERS, RESULT
 from runtime.log.postgres import ROLE
 from runtime.log.session import Session
+from runtime.log.writer import FAULTY_STATES
 from runtime.migrate import migrate
 from runtime.postgres import TIME_OUTS, Connection, connect, open_pool
 
 pytestmark = pytest.mark.anyio
 
-LISTS = CALL.replace(")b", ")s")
+CALL = f"select {RESULT} from log.append({{}})".format(
+    ", ".join(f"in_{name} => %({name})s::{type_}" for name, type_ in PARAMETERS.items())
+)
 ROLES = (
     "tallybook_writer",
     "tallybook_reader",
@@ -29,6 +33,7 @@ ROLES = (
 )
 WRITERS = ("tallybook_writer", "tallybook_policies")
 MALFORMED, STALE = "TB003", "TB001"
+LANE_A, LANE_B = lane_of("location-A", 8), lane_of("location-B", 8)
 
 
 def two_appends() -> dict[str, Any]:
@@ -37,7 +42,7 @@ def two_appends() -> dict[str, Any]:
     return {
         "streams": streams,
         "contexts": ["inventory"] * 2,
-        "lanes": [lane_of(name, 8) for name in streams],
+        "lanes": [LANE_A, LANE_B],
         "tip_counts": [1, 1],
         "event_counts": [1, 1],
         "digests": [None, None],
@@ -45,11 +50,14 @@ def two_appends() -> dict[str, Any]:
         "tip_streams": [1, 2],
         "tip_versions": [0, 0],
         "tip_ids": [UUID(NO_EVENT)] * 2,
-        "event_tips": [1, 2],
+        "event_streams": [1, 2],
         "event_ids": [uuid4(), uuid4()],
         "event_types": ["location.registered.v1"] * 2,
         "event_data": [b"{}"] * 2,
         "event_metadata": [b"{}"] * 2,
+        "tag_events": [1, 2],
+        "tags": ["a", "b"],
+        "conditions": None,
     }
 
 
@@ -59,14 +67,17 @@ class Caller:
         self.writer = writer
         self.generation = generation
 
-    async def call(self, arrays: dict[str, Any]) -> tuple[Any, ...]:
+    async def call(self, arrays: dict[str, Any], *, keep: bool = True) -> tuple[Any, ...]:
         call = {"writer": self.writer, "generation": self.generation} | arrays
-        async with self.connection.transaction():
-            [row] = await (await self.connection.execute(LISTS, call)).fetchall()
+        async with self.connection.transaction(force_rollback=not keep):
+            [row] = await self.rows(CALL, call)
         return row
 
+    async def rows(self, query: str, parameters: Any) -> list[tuple[Any, ...]]:
+        return await (await self.connection.execute(query.encode(), parameters)).fetchall()
+
     async def positions(self) -> list[int]:
-        return [row[0] async for row in await self.connection.execute("select position from log.events")]
+        return [position for (position,) in await self.rows("select position from log.events", ())]
 
 
 @asynccontextmanager
@@ -86,83 +97,154 @@ async def caller(shared_log_url: str) -> AsyncIterator[Caller]:
 
 
 async def test_what_it_takes(caller: Caller) -> None:
-    verdicts, firsts, counts, _ = await caller.call(two_appends())
-    assert (verdicts, firsts, counts) == ([1, 1], [1, 2], [1, 1])
+    verdicts, head, _, firsts, counts = await caller.call(two_appends())
+    assert (verdicts, head, firsts, counts) == ([1, 1], 0, None, None)
     assert await caller.positions() == [1, 2]
+
+
+MALFORMED_ARRAYS: Final[dict[str, list[Any]]] = {
+    "streams": [
+        None,
+        [],
+        ["location-A"] * 2,
+        ["location-B", "location-A"],
+        ["location-A", None],
+        [None, "location-B"],
+    ],
+    "contexts": [["inventory"], ["inventory", None], ["inventory", "kitchen"]],
+    "lanes": [[LANE_A, None], [LANE_A, (LANE_B + 1) % 8]],
+    "tip_counts": [None, [], [1], [3, -1], [1, None], [2, 1], [0, 1], [[1, 1]]],
+    "event_counts": [[3, -1], [0, 1], [1, 2], [None, 2], [[1, 1]]],
+    "digests": [None, [None], [b"d" * 15, None], [b"d" * 16, None]],  # the last has no fingerprint
+    "fingerprints": [[None] * 3],
+    "tip_streams": [[1]],
+    "tip_versions": [[0] * 3],
+    "tip_ids": [[UUID(NO_EVENT)]],
+    "event_streams": [[1], [1, 3], [0, 2], [-1, 2], [1, None]],
+    "event_ids": [[uuid4()], [uuid4(), None], [UUID(int=7)] * 2],
+    "event_types": [["location.registered.v1", None]],
+    "event_data": [None, [b"{}", None]],
+    "event_metadata": [[b"{}"]],
+    "tags": [None, ["a"], ["a", None], ["a", ""], ["a", "b" * 121]],
+    "tag_events": [None, [1, 3], [0, 2], [1, None]],
+}
+
+
+@pytest.mark.parametrize("array", MALFORMED_ARRAYS)
+async def test_arrays_that_do_not_fit_are_refused(caller: Caller, array: str) -> None:
+    for value in MALFORMED_ARRAYS[array]:
+        await refused(caller, two_appends() | {array: value})
+
+
+async def test_arrays_count_from_one(caller: Caller) -> None:
+    """Else a stream would be paired with the tip or the lane of the one before it."""
+    one_event = two_appends() | {"event_counts": [1, 0], "tag_events": [], "tags": []}
+    one_event |= {array: value[:1] for array, value in one_event.items() if array.startswith("event_")}
+    one_event["event_counts"] = [1, 0]
+    verdicts, *_ = await caller.call(one_event, keep=False)
+    assert verdicts == [1, 1]
+    for array in (
+        "streams",
+        "contexts",
+        "lanes",
+        "tip_counts",
+        "event_counts",
+        "tip_streams",
+        "tip_versions",
+        "tip_ids",
+        "event_streams",
+        "event_ids",
+    ):
+        [(written,)] = await caller.rows(f"select %s::{PARAMETERS[array]}::text", (one_event[array],))
+        await refused(caller, one_event | {array: f"[2:{len(one_event[array]) + 1}]={written}"}, MALFORMED)
+
+
+async def test_a_stream_stands_once_in_the_dictionary(caller: Caller) -> None:
+    """Else what one append writes to it would not be seen by the next, which reads it."""
+    streams = {"streams": ["location-A", None, "location-A"], "contexts": ["inventory"] * 3}
+    twice = two_appends() | streams | {"lanes": [LANE_A, None, LANE_A], "tip_streams": [1, 3]}
+    twice |= {"event_counts": [1, 0], "tag_events": [], "tags": []}
+    twice |= {array: two_appends()[array][:1] for array in two_appends() if array.startswith("event_")}
+    await refused(caller, twice | {"event_counts": [1, 0]}, MALFORMED)
+
+
+async def test_a_condition_that_would_be_overlooked_is_refused(caller: Caller) -> None:
+    good: dict[str, Any] = {"append": 2, "after": 0, "types": [], "tags": ["nobody's"]}
+    verdicts, *_ = await caller.call(two_appends() | {"conditions": Jsonb([good])}, keep=False)
+    assert verdicts == [1, 1]
+    wrong: list[dict[str, Any]] = [
+        *({"append": number} for number in (3, 0, None)),
+        *({"after": position} for position in (-1, None)),
+        {"types": None},
+        {"tags": None},
+    ]
+    for item in wrong:
+        await refused(caller, two_appends() | {"conditions": Jsonb([good, good | item])}, MALFORMED)
+    for item in ({"tags": "a"}, {"after": "a"}, {"append": 2**40}):
+        await refused(caller, two_appends() | {"conditions": Jsonb([good | item])})
+    for no_list in ({}, None, 7):
+        await refused(caller, two_appends() | {"conditions": Jsonb(no_list)})
+
+
+async def refused(caller: Caller, call: dict[str, Any], states: Any = FAULTY_STATES) -> None:
+    with pytest.raises(psycopg.Error) as fault:
+        await caller.call(call)
+    assert (fault.value.sqlstate or "").startswith(states), fault.value
+    assert await caller.positions() == []
 
 
 @pytest.mark.parametrize(
     ("array", "value"),
     [
-        ("lanes", [lane_of("location-A", 8), (lane_of("location-B", 8) + 1) % 8]),
-        ("streams", ["location-A", "location-A"]),
-        ("streams", ["location-A", None]),
-        ("streams", None),
-        ("streams", []),
-        ("contexts", ["inventory"]),
-        ("lanes", [lane_of("location-A", 8), None]),
-        ("tip_counts", []),
-        ("tip_counts", None),
-        ("tip_counts", [1]),
-        ("tip_counts", [3, -1]),
-        ("tip_counts", [1, None]),
-        ("tip_counts", [2, 1]),
-        ("tip_counts", [[1, 1]]),
-        ("event_counts", [3, -1]),
-        ("event_counts", [0, 1]),
-        ("event_counts", [None, 2]),
-        ("digests", [None]),
-        ("digests", None),
-        ("fingerprints", [None] * 3),
         ("tip_streams", [1, 3]),
-        ("tip_streams", [0, 2]),
+        ("tip_streams", [1, 0]),
         ("tip_streams", [1, None]),
         ("tip_versions", [0, None]),
+        ("tip_versions", [0, -1]),
         ("tip_ids", [UUID(NO_EVENT), None]),
-        ("tip_ids", [UUID(NO_EVENT)]),
-        ("event_tips", [2, 2]),
-        ("event_tips", [1, 3]),
-        ("event_tips", [0, 2]),
-        ("event_tips", [1, None]),
-        ("event_ids", [uuid4(), None]),
-        ("event_ids", [uuid4()]),
-        ("event_types", ["location.registered.v1", None]),
-        ("event_data", [b"{}", None]),
-        ("event_data", None),
-        ("event_metadata", [b"{}"]),
     ],
 )
-async def test_arrays_that_do_not_fit_are_refused(
-    caller: Caller, array: str, value: list[Any] | None
-) -> None:
-    with pytest.raises(psycopg.Error) as refused:
-        await caller.call(two_appends() | {array: value})
-    assert refused.value.sqlstate == MALFORMED
-    assert await caller.positions() == []
+async def test_a_tip_that_is_nothing_is_no_streams_tip(caller: Caller, array: str, value: list[Any]) -> None:
+    verdicts, *_ = await caller.call(two_appends() | {array: value})
+    assert verdicts == [1, 2]
+    assert await caller.positions() == [1]
 
 
-async def test_arrays_count_from_one(caller: Caller) -> None:
-    shifted = LISTS.replace("%(event_tips)s::integer[]", "'[0:1]={1,2}'::integer[]")
-    arrays = {"writer": caller.writer, "generation": caller.generation} | two_appends()
-    with pytest.raises(psycopg.Error) as refused:
-        async with caller.connection.transaction():
-            await caller.connection.execute(shifted, arrays)
-    assert refused.value.sqlstate == MALFORMED
+async def test_versions_follow_from_the_stream_whoever_writes_to_it(caller: Caller) -> None:
+    verdicts, *_ = await caller.call(two_appends() | {"event_streams": [1, 1]})
+    assert verdicts == [1, 1]
+    written = await caller.rows("select stream, version, lane from log.events order by position", ())
+    assert written == [("location-A", 1, LANE_A), ("location-A", 2, LANE_A)]
+
+
+async def test_an_append_leaves_its_tags_and_a_conflict_leaves_none(caller: Caller) -> None:
+    calls = two_appends() | {"tip_versions": [1, 0], "tag_events": [1, 2, 2], "tags": ["a", "a", "b"]}
+    verdicts, *_ = await caller.call(calls)
+    assert verdicts == [2, 1]
+    tags = await caller.rows("select tag, position, type from log.tags order by tag", ())
+    assert tags == [(tag, 1, "location.registered.v1") for tag in ("a", "b")]
 
 
 async def test_the_limits_of_an_append_and_of_a_batch(caller: Caller) -> None:
     too_many = two_appends() | {
         "event_counts": [1_001, 0],
-        "event_tips": [1] * 1_001,
+        "event_streams": [1] * 1_001,
         "event_ids": [uuid4() for _ in range(1_001)],
         "event_types": ["x.y.v1"] * 1_001,
         "event_data": [b"{}"] * 1_001,
         "event_metadata": [b"{}"] * 1_001,
     }
-    nothing: dict[str, Any] = {array: [] for array in two_appends()}
+    nothing: dict[str, Any] = {array: [] for array in two_appends()} | {"conditions": None}
     refusals = {"tip_counts": [0] * 4_097, "event_counts": [0] * 4_097}
     wide = refusals | {"digests": [None] * 4_097, "fingerprints": [None] * 4_097}
-    for arrays in (too_many, nothing, nothing | wide):
+    read = two_appends() | {
+        "tip_counts": [1_025, 0],
+        "tip_streams": [1] * 1_025,
+        "tip_versions": [0] * 1_025,
+        "tip_ids": [UUID(NO_EVENT)] * 1_025,
+    }
+    tagged = {"tag_events": [1] * 65_537, "tags": [str(n) for n in range(65_537)]}
+    for arrays in (too_many, nothing, nothing | wide, read, two_appends() | tagged):
         with pytest.raises(psycopg.Error) as refused:
             await caller.call(arrays)
         assert refused.value.sqlstate == MALFORMED
@@ -209,7 +291,7 @@ async def test_nobody_changes_the_log_past_append(shared_log_url: str, role: str
             " where c.relnamespace = 'log'::regnamespace and c.relkind in ('r', 'v') and a.attnum = 1"
         )
         relations = await found.fetchall()
-    assert len(relations) == 6
+    assert len(relations) == 7
     async with connect(shared_log_url, role) as connection:
         for relation, column in relations:
             await connection.execute(f"select from log.{relation}")

@@ -112,7 +112,12 @@ begin
 
     if not coalesce(
         appends between 1 and 4096 and streams <= 65536 and tips <= 65536 and events <= 65536
-        and array_lower(in_tip_counts, 1) = 1 and array_ndims(in_tip_counts) = 1
+        and 1 = all (array_remove(array[
+            array_lower(in_streams, 1), array_lower(in_contexts, 1), array_lower(in_lanes, 1),
+            array_lower(in_tip_counts, 1), array_lower(in_event_counts, 1), array_lower(in_tip_streams, 1),
+            array_lower(in_tip_versions, 1), array_lower(in_tip_ids, 1), array_lower(in_event_streams, 1),
+            array_lower(in_event_ids, 1)], null))
+        and array_ndims(in_tip_counts) = 1
         and cardinality(in_event_counts) = appends and cardinality(in_digests) = appends
         and cardinality(in_fingerprints) = appends
         and cardinality(in_contexts) = streams and cardinality(in_lanes) = streams
@@ -125,7 +130,15 @@ begin
         and 0 <= all (in_event_counts) and 1000 >= all (in_event_counts), false)
     then
         raise exception using errcode = 'TB003', message =
-            'arrays that do not fit each other; or more than 4,096 appends, 65,536 rows, an append of over 1,024 streams or 1,000 events';
+            'arrays that do not fit each other or do not count from 1; or more than 4,096 appends, 65,536 rows, an append of over 1,024 streams or 1,000 events';
+    end if;
+
+    if in_conditions is not null and exists (
+        select from jsonb_to_recordset(in_conditions) as c (append integer, after bigint, types text[], tags text[])
+        where not coalesce(
+            c.append between 1 and appends and c.after >= 0 and cardinality(c.types) + cardinality(c.tags) >= 0, false)
+    ) then
+        raise exception using errcode = 'TB003', message = 'a condition of no append, or without a position, types or tags';
     end if;
 
     select e.position, e.recorded_at into head, at from log.events e order by e.position desc limit 1;
@@ -137,7 +150,7 @@ begin
         array_agg(coalesce(t.version, 0) order by u.number),
         array_agg(coalesce(t.event_id, '00000000-0000-0000-0000-000000000000') order by u.number),
         bool_or(
-            u.lane is distinct from
+            u.stream is null or u.lane is distinct from
                 coalesce(t.lane, log.lane_of(u.stream, (select n.lanes from log.settings n)))
             or u.context <> t.context)
     into current_versions, current_ids, bad
