@@ -7,13 +7,15 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
 
 CONNECT_S: Final = 5
-POOL_WAIT_S: Final = 10.0
+POOL_WAIT_S: Final = 5.0
+ASK_S: Final = 1.0
+"""A pool that has given up replacing a connection tries again only for who asks: so who waits asks again."""
 RECONNECT_S: Final = 2.0
 """How long a pool tries to replace a connection before it leaves that to the next who asks.
 
@@ -55,20 +57,30 @@ async def connect(url: str, role: str, **settings: str) -> AsyncIterator[Connect
 
 
 class _Pool(AsyncConnectionPool[Connection]):
-    """A pool that loses no cancellation.
+    """A pool that loses no cancellation, and serves who waits as soon as the server is back.
 
-    On Python 3.11 asyncio.wait_for, and so psycopg's pool, swallows one that comes in the moment in which a
-    connection becomes free; a loop that was told to stop would go on for ever.
+    On Python 3.11 asyncio.wait_for, and so psycopg's pool, swallows a cancellation that comes in the moment
+    in which a connection becomes free; a loop that was told to stop would go on for ever.
     """
 
     async def getconn(self, timeout: float | None = None) -> Connection:
-        task = asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         before = task.cancelling() if task else 0
-        connection = await super().getconn(timeout)
-        if task and task.cancelling() > before:
-            await self.putconn(connection)
-            raise asyncio.CancelledError
-        return connection
+        deadline = loop.time() + (self.timeout if timeout is None else timeout)
+        while True:
+            left = deadline - loop.time()
+            connection = None
+            try:
+                connection = await super().getconn(min(left, ASK_S))
+            except PoolTimeout:
+                if left <= ASK_S:
+                    raise
+            if task and task.cancelling() > before:
+                if connection is not None:
+                    await self.putconn(connection)
+                raise asyncio.CancelledError
+            if connection is not None:
+                return connection
 
 
 @asynccontextmanager

@@ -1,9 +1,11 @@
-"""Connections: a task that is cancelled while it waits for one ends."""
+"""Connections: who waits for one is served, or ends when it is told to."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
+from wire import wire_to
 
 from runtime.postgres import Pool, open_pool
 
@@ -11,6 +13,8 @@ pytestmark = pytest.mark.anyio
 
 TRIES = 150
 END_SECONDS = 5.0
+AWAY_SECONDS = 3.0
+BACK_SECONDS = 1.9
 
 
 async def _for_ever(pool: Pool) -> None:
@@ -33,3 +37,19 @@ async def test_a_cancellation_is_never_lost_while_a_connection_is_made(
                 task.cancel()
                 await asyncio.wait({task})
             assert ended, f"cancelled after {0.2 * number:.1f} ms"
+
+
+async def test_who_waits_is_served_as_soon_as_the_server_is_back(new_database: Callable[[], str]) -> None:
+    async def ask(pool: Pool) -> float:
+        async with pool.connection() as connection:
+            await connection.execute("select 1")
+        return time.monotonic()
+
+    async with wire_to(new_database()) as (wire, url), open_pool(url, "postgres", size=2) as pool:
+        await ask(pool)
+        await wire.down()
+        waiting = [asyncio.create_task(ask(pool)) for _ in range(5)]
+        await asyncio.sleep(AWAY_SECONDS)
+        await wire.up()
+        back = time.monotonic()
+        assert max(await asyncio.gather(*waiting)) - back < BACK_SECONDS
