@@ -23,6 +23,8 @@ The pauses between its tries double, so after an outage of minutes it would come
 """
 SILENCE_MS: Final = 30_000
 """How long a peer may leave what we sent unacknowledged; keep-alives watch only a connection that rests."""
+# Whatever the database's default is: a statement that waited for the log's lock must see what was committed.
+ISOLATION: Final = {"default_transaction_isolation": r"read\ committed"}
 # As on the roles (migrations/roles.sql): taking a role does not apply what is set on it.
 TIME_OUTS: Final = {
     "statement_timeout": "30s",
@@ -35,7 +37,7 @@ TIME_OUTS: Final = {
 def arguments(role: str, **settings: str) -> dict[str, Any]:
     """Keyword arguments for psycopg's connect: the role, its time-outs, further settings, keep-alives."""
     options = " ".join(
-        f"-c {name}={value}" for name, value in ({"role": role} | TIME_OUTS | settings).items()
+        f"-c {name}={value}" for name, value in ({"role": role} | ISOLATION | TIME_OUTS | settings).items()
     )
     return {
         "options": options,

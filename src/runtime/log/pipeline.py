@@ -93,7 +93,8 @@ class Pipeline:
                     self._break(psycopg.OperationalError("the connection is lost"))
                 continue
             if result.status != pq.ExecStatus.PIPELINE_SYNC:
-                self._result = self._result or result
+                if self._result is None or result.status == pq.ExecStatus.FATAL_ERROR:
+                    self._result = result  # an error may follow the row: of the commit
                 continue
             answer, result, self._result = self._called.popleft(), self._result, None
             if answer.done():

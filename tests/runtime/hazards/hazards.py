@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from tests.runtime.hazards import commits, decisions, positions, tails
-from tests.runtime.hazards.recorders import CONTENDERS, LIBRARY, LIBRARY_DCB, LIBRARY_FUNCTIONS, TALLYBOOK
+from tests.runtime.hazards.recorders import CONTENDERS, LIBRARY, LIBRARY_DCB, LIBRARY_FUNCTIONS
 from tests.runtime.hazards.stage import Stage
 
 Hazard = Callable[[Stage], Awaitable[None]]
@@ -92,15 +92,6 @@ NO_MEANS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """What a recorder has no words for, so that nothing can be tried."""
 
-_COMMIT_ERROR: Final = "a pipeline that takes the error of the commit for the answer, not the row before it"
-
-PENDING: Final[Mapping[str, str]] = {
-    REPEATABLE: "a session that names its isolation level",
-    FAILED: _COMMIT_ERROR,
-    LOST: _COMMIT_ERROR,
-}
-"""What ours still lacks, by hazard."""
-
 
 def observed(name: str, hazard: str) -> str | None:
     """What a recorder does wrong."""
@@ -126,8 +117,6 @@ def _cell(name: str, hazard: str) -> str:
         return f"– ({why})"
     if what := observed(name, hazard):
         return f"**fails**: {what}"
-    if name == TALLYBOOK.name and hazard in PENDING:
-        return "not yet"
     return "passes"
 
 

@@ -29,9 +29,6 @@ from runtime.log.postgres import PostgresLog
 pytestmark = pytest.mark.anyio
 
 PRICE: Final = 100
-COMMIT_FAILS: Final = pytest.mark.xfail(
-    reason="the pipeline answers with the row that came before the error of the commit", strict=False
-)
 
 
 class Offered:
@@ -182,7 +179,6 @@ async def a_buyer_comes_as_a_delivery_does(stage: Stage, one: Process, other: Pr
     assert (await one.stock("MUG")).available == 0
 
 
-@COMMIT_FAILS
 async def test_nobody_is_refused_on_state_that_never_came(
     stage: Stage, processes: tuple[Process, Process]
 ) -> None:
@@ -199,7 +195,6 @@ async def test_nobody_is_refused_on_state_that_never_came(
     assert (await one.stock("MUG")).available == 0
 
 
-@COMMIT_FAILS
 async def test_nobody_is_told_of_success_that_follows_from_what_never_came(
     stage: Stage, processes: tuple[Process, Process]
 ) -> None:
@@ -269,7 +264,6 @@ async def test_what_is_in_flight_is_not_evicted_not_snapshotted_and_not_read(
     await _all_snapshots_agree(one)
 
 
-@COMMIT_FAILS
 async def test_no_snapshot_is_taken_of_what_never_came(
     stage: Stage, processes: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
