@@ -1,6 +1,6 @@
 """What the commands need of the world: the log, a clock, ids, and the rules of the house."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -141,13 +141,16 @@ class Known:
         latest = max(occurred_at, self.occurred_at) if self.occurred_at else occurred_at
         return Known(self.aggregate, tip, self.aggregate.evolve(self.state, event), latest)
 
-    def then(self, events: Iterable[Recorded]) -> "Known":
+    def then(self, events: Sequence[Recorded]) -> "Known":
         """After events that follow."""
-        known = self
+        if not events:
+            return self
+        state, evolve = self.state, self.aggregate.evolve
         for recorded in events:
-            tip = Tip(recorded.version, recorded.event_id)
-            known = known.after(tip, recorded.event, recorded.metadata.occurred_at)
-        return known
+            state = evolve(state, recorded.event)
+        times = [recorded.metadata.occurred_at for recorded in events]
+        latest = max([self.occurred_at, *times] if self.occurred_at else times)
+        return Known(self.aggregate, Tip(events[-1].version, events[-1].event_id), state, latest)
 
 
 class Snapshots(Protocol):

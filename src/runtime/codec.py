@@ -45,13 +45,14 @@ def decode(stored_name: str, data: bytes) -> Event:
     if decoder is None:
         raise UnknownEvent(f"no event of this code has the stored name {stored_name!r}")
     event: Event = decoder.decode(data)
-    _require_aware(event)
+    if _times(type(event)):
+        _require_aware(event)
     return event
 
 
 def decode_metadata(metadata: bytes) -> Metadata:
     decoded = _metadata.decode(metadata)
-    _require_aware(decoded)
+    _refuse_naive("occurred_at", decoded.occurred_at)
     return decoded
 
 
@@ -62,11 +63,12 @@ def _require_aware(value: Any) -> None:  # noqa: ANN401 - any dataclass
 
 def _times(kind: type[Any]) -> Times:
     """The fields of a dataclass that hold a time, somewhere, with what checks them."""
-    if kind not in _known_times:
+    known = _known_times.get(kind)
+    if known is None:
         hints = get_type_hints(kind)
         checked = ((field.name, _check_of(hints[field.name])) for field in fields(kind))
-        _known_times[kind] = tuple((name, check) for name, check in checked if check)
-    return _known_times[kind]
+        known = _known_times[kind] = tuple((name, check) for name, check in checked if check)
+    return known
 
 
 def _check_of(hint: Any) -> Callable[[str, Any], None] | None:  # noqa: ANN401 - any annotation
