@@ -27,6 +27,7 @@ from bench.seed import make_templates
 from bench.server import SETTINGS, Server, server_in
 from bench.worker import ROOT
 from runtime.embedded.postgres import SETTINGS as EMBEDDED_SETTINGS
+from runtime.process import collect_rarely
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
+    collect_rarely()  # as our processes do, for what is read in this one
     plan = QUICK if options.quick else FULL
     require_disk(options.directory, plan.disk_gb)
     with _directory(options.directory) as directory, server_in(directory) as server:

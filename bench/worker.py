@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
+from runtime.process import collect_rarely
+
 ROOT: Final = Path(__file__).parents[1]
 READY: Final = "ready"
 GO: Final = "go"
@@ -19,7 +21,8 @@ PREPARE_S: Final = 120.0
 
 
 def told() -> dict[str, Any]:
-    """In a worker: what to do."""
+    """In a worker: what to do. Every contender in Python collects garbage as our processes do."""
+    collect_rarely()
     task: dict[str, Any] = json.loads(sys.argv[1])
     return task
 
