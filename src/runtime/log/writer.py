@@ -118,7 +118,11 @@ class Writer:
             logger.exception("a batch that cannot be sent")
             self._sort_faulty(batch, faulty)
             return
-        await reached("before_commit")
+        try:
+            await reached("before_commit")
+        except asyncio.CancelledError:
+            self._queue.put_back(batch)
+            raise
         flying = asyncio.create_task(
             self._commit(session, batch, session.append(parameters)), name="a batch in flight"
         )
