@@ -15,6 +15,7 @@ from runtime.ids import FixedClock
 from runtime.log.memory import MemoryLog
 from runtime.log.postgres import PostgresLog
 from runtime.migrate import migrate
+from runtime.postgres import Connection, connect
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def shared_log_url(new_database_of_module: Callable[[], str]) -> str:
 def log_url(shared_log_url: str) -> str:
     """An empty log."""
     return _emptied(shared_log_url)
+
+
+@pytest.fixture
+async def owner(log_url: str) -> AsyncIterator[Connection]:
+    """A connection that may do anything to the empty log."""
+    async with connect(log_url, "postgres") as connection:
+        yield connection
 
 
 def _emptied(url: str) -> str:

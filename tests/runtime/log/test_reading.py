@@ -15,7 +15,7 @@ from domain.envelope import NO_EVENT, NOTHING, Mark, Recorded, Tip
 from runtime.log import reading
 from runtime.log.postgres import PostgresLog
 from runtime.log.reading import LogReader, StoredEvent
-from runtime.postgres import Connection, connect
+from runtime.postgres import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -53,12 +53,6 @@ async def kept(log_url: str) -> AsyncIterator[Kept]:
     async with PostgresLog.open(log_url) as log, CountingReader.open(log_url) as reader:
         assert isinstance(reader, CountingReader)
         yield Kept(log, reader)
-
-
-@pytest.fixture
-async def owner(log_url: str) -> AsyncIterator[Connection]:
-    async with connect(log_url, "postgres") as connection:
-        yield connection
 
 
 async def take(batches: AsyncGenerator[list[StoredEvent]], count: int) -> list[int]:
