@@ -18,6 +18,7 @@ from commands.shop import Shop
 from domain.envelope import Recorded
 from runtime.log.postgres import PostgresLog
 from runtime.log.reading import LogReader
+from runtime.log.snapshots import SnapshotStore
 from runtime.meters import serve_meters
 from runtime.policy_store import Checkpoint, PolicyStore
 from runtime.postgres import open_pool
@@ -40,13 +41,14 @@ async def run(settings: Settings) -> None:
     serve_meters(settings)
     async with (
         PostgresLog.open(settings.database_url, ROLE) as log,
+        SnapshotStore.open(settings.database_url, ROLE) as snapshots,
         LogReader.open(settings.database_url, ROLE) as reader,
         open_pool(settings.database_url, ROLE, size=POOL_SIZE) as pool,
         asyncio.TaskGroup() as tasks,
     ):
         store = PolicyStore(pool, log.incarnation)
         for policy in POLICIES:
-            runner = PolicyRunner(policy, shop_on(log, settings), reader, store)
+            runner = PolicyRunner(policy, shop_on(log, snapshots, settings), reader, store)
             tasks.create_task(runner.follow(), name=f"{policy.name} follows")
             tasks.create_task(runner.keep_time(), name=f"{policy.name} keeps time")
 

@@ -1,13 +1,13 @@
 """The shop of a process that issues commands."""
 
-from commands.ports import Log, Rules
+from commands.ports import Log, Rules, Snapshots
 from commands.shop import Shop
 from runtime.ids import SystemClock, Uuid7s
 from runtime.points import reached
 from runtime.settings import Settings
 
 
-def shop_on(log: Log, settings: Settings) -> Shop:
+def shop_on(log: Log, snapshots: Snapshots, settings: Settings) -> Shop:
     return Shop(
         log=log,
         clock=SystemClock(),
@@ -15,4 +15,5 @@ def shop_on(log: Log, settings: Settings) -> Shop:
         digest_key=settings.digest_key,
         rules=Rules(),
         reached=reached,
+        snapshots=snapshots,
     )
