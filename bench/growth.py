@@ -26,7 +26,7 @@ from bench.seed import EMPTY
 from bench.server import Server
 from domain.envelope import Tip
 from domain.stock import STOCK
-from runtime.codec import encode
+from runtime.codec import encode, encode_metadata
 from runtime.log.postgres import PostgresLog
 
 CALLERS: Final = 64
@@ -105,7 +105,7 @@ def fill(owner_url: str, events: int) -> None:
     values: dict[str, Any] = {
         "location": LOCATION,
         "data": encode(event(stream_of(0))),
-        "metadata": encode(metadata()),
+        "metadata": encode_metadata(metadata()),
         "fingerprint": FINGERPRINT,
     }
     with psycopg.connect(owner_url, autocommit=True) as owner:

@@ -18,7 +18,7 @@ from bench import worker
 from bench.loops import Measured, Window, in_threads
 from bench.payload import event, metadata, stream_of
 from bench.seed import STREAMS
-from runtime.codec import encode
+from runtime.codec import encode, encode_metadata
 
 THREADS: Final = (1, 4, 16)
 ANSWER_S: Final = 60.0
@@ -66,7 +66,7 @@ def _caller(recorder: PostgresApplicationRecorder, streams: list[UUID]) -> Calla
 
 
 def _stored(stream: UUID, version: int) -> StoredEvent:
-    state = encode(event(stream_of(0))) + encode(metadata())
+    state = encode(event(stream_of(0))) + encode_metadata(metadata())
     return StoredEvent(stream, version, "stock.adjusted.v1", state)
 
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from bench.loops import Measured, Window
 from bench.payload import FINGERPRINT, LOCATION, event, metadata, stream_of
 from bench.seed import STREAMS
-from runtime.codec import encode
+from runtime.codec import encode, encode_metadata
 from runtime.embedded.postgres import binary
 
 Script = Literal["transaction", "statement", "event"]
@@ -68,7 +68,7 @@ def _pgbench(url: str, script: Path, clients: int, seconds: float) -> str:
     """What is stored is sent with every statement, as a parameter."""
     variables = {
         "data": encode(event(stream_of(0))).decode(),
-        "metadata": encode(metadata()).decode(),
+        "metadata": encode_metadata(metadata()).decode(),
         "fingerprint": FINGERPRINT.decode(),
     }
     command = [

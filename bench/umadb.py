@@ -25,7 +25,7 @@ from bench.loops import Measured, Window, in_threads
 from bench.payload import event, ids, metadata, stream_of
 from bench.seed import STREAMS
 from bench.server import free_port
-from runtime.codec import encode
+from runtime.codec import encode, encode_metadata
 
 START_S: Final = 20.0
 POLL_S: Final = 0.05
@@ -113,7 +113,7 @@ def _event(stream: str) -> umadb.Event:
         encode(event(stream)),
         [stream],
         UUID(ids.new()),
-        {"metadata": encode(metadata()).decode()},
+        {"metadata": encode_metadata(metadata()).decode()},
     )
 
 

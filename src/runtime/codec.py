@@ -30,9 +30,20 @@ class UnknownEvent(ValueError):
     """A stored name that this code does not know: it was written by a later release, or by another shop."""
 
 
-def encode(value: Event | Metadata) -> bytes:
+def encode(event: Event) -> bytes:
     """ValueError if a time in it is naive, or a text is none of PostgreSQL's: with a NUL or half a pair."""
-    _require_aware(value)
+    if _times(type(event)):
+        _require_aware(event)
+    return _encoded(event)
+
+
+def encode_metadata(metadata: Metadata) -> bytes:
+    """ValueError as for an event."""
+    _refuse_naive("occurred_at", metadata.occurred_at)
+    return _encoded(metadata)
+
+
+def _encoded(value: Event | Metadata) -> bytes:
     encoded = _encoder.encode(value)
     if NUL in encoded and _HOLDS_NUL.search(encoded):
         raise ValueError("a text with a NUL")

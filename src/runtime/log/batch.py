@@ -13,7 +13,7 @@ from commands.ports import Append, Appended, Conflict, Duplicate, Mismatch, Verd
 from domain import CONTEXTS
 from domain.envelope import Recorded
 from domain.values import category_of
-from runtime.codec import encode
+from runtime.codec import encode, encode_metadata
 from runtime.lanes import REMEMBERED, lane_of
 from runtime.log import packing
 
@@ -48,20 +48,22 @@ _2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An append and the bytes of its events; `size` is about what it has in a batch, in bytes."""
+    """An append and the bytes of its events; `rows` and `size` (bytes, about) are what it has in a batch."""
 
     append: Append
     data: list[bytes]
     metadata: bytes
+    rows: int
     size: int
 
     @classmethod
     def of(cls, append: Append) -> "Encoded":
         """ValueError for an event that cannot be stored."""
         data = [encode(new.event) for new in append.events]
-        metadata = encode(append.metadata)
-        names = sum(map(len, append.tips))
-        return cls(append, data, metadata, names + sum(map(len, data)) + len(metadata) * len(data))
+        metadata = encode_metadata(append.metadata)
+        rows = max(len(append.tips), len(data), 1)
+        size = sum(map(len, append.tips)) + sum(map(len, data)) + len(metadata) * len(data)
+        return cls(append, data, metadata, rows, size)
 
 
 def parameters_of(batch: Sequence[Encoded], lanes: int) -> list[bytes | None]:

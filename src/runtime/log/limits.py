@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Final
 
 from commands.ports import MAX_EVENTS_PER_APPEND, MAX_STREAMS_PER_APPEND, Append, Item, NewEvent
 from domain import CONTEXTS
 from domain.values import ID_PATTERN, category_of
+from runtime.lanes import REMEMBERED
 
 MAX_STREAM_CHARS: Final = 120
 MAX_TAG_CHARS: Final = 120
@@ -26,8 +28,7 @@ def check(append: Append) -> None:
     if len(append.tips) > MAX_STREAMS_PER_APPEND or len(append.events) > MAX_EVENTS_PER_APPEND:
         raise ValueError(f"an append of {len(append.tips)} streams and {len(append.events)} events")
     for stream, tip in append.tips.items():
-        if len(stream) > MAX_STREAM_CHARS or category_of(stream) not in CONTEXTS or not _is_storable(stream):
-            raise ValueError(f"{stream!r} is not the name of a stream")
+        _check_stream(stream)
         if not 0 <= tip.version <= MAX_VERSION or not _is_id(tip.event_id):
             raise ValueError(f"{tip} is not the tip of a stream")
     for new in append.events:
@@ -40,6 +41,12 @@ def check(append: Append) -> None:
         len(append.digest) != DIGEST_BYTES or len(append.fingerprint or b"") != FINGERPRINT_BYTES
     ):
         raise ValueError("a digest has 16 bytes and comes with a fingerprint of 32")
+
+
+@lru_cache(REMEMBERED)
+def _check_stream(name: str) -> None:
+    if len(name) > MAX_STREAM_CHARS or category_of(name) not in CONTEXTS or not _is_storable(name):
+        raise ValueError(f"{name!r} is not the name of a stream")
 
 
 def _check_event(append: Append, new: NewEvent) -> None:

@@ -31,10 +31,6 @@ class Waiting:
     alone: bool = False
     sent: int = 0
 
-    @property
-    def rows(self) -> int:
-        return max(len(self.encoded.append.tips), len(self.encoded.data), 1)
-
     def answer(self, verdict: Verdict) -> None:
         if not self.verdict.done():  # its caller may have gone away
             self.verdict.set_result(verdict)
@@ -73,7 +69,7 @@ class Queue:
         rows = tips = events = size = 0
         while self._waiting and len(batch) < MAX_BATCH_APPENDS and rows < enough:
             waiting = self._waiting[0]
-            rows += waiting.rows
+            rows += waiting.encoded.rows
             encoded, append = waiting.encoded, waiting.encoded.append
             tips += len(append.tips)
             events += len(append.events)
@@ -102,4 +98,4 @@ class Queue:
 
     def _count(self, waiting: Waiting, sign: int) -> None:
         self._bytes += sign * waiting.encoded.size
-        self._rows += sign * waiting.rows
+        self._rows += sign * waiting.encoded.rows
