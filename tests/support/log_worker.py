@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,6 @@ class Served:
         return Shop(log=self._log, clock=SystemClock(), ids=Uuid7s(), digest_key=b"k" * 32, rules=Rules())
 
     async def until_the_end(self, lines: asyncio.StreamReader) -> None:
-        answer({"id": 0, "verdict": "ready"})
         while line := await lines.readline():
             asked = json.loads(line)
             match asked["do"]:
@@ -206,8 +206,18 @@ async def main(url: str) -> None:
         queue.MAX_WAITING = int(limit)  # type: ignore[misc] # a constant, but not of this process
     lines = asyncio.StreamReader(limit=LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with PostgresLog.open(url) as log:
-        await Served(log).until_the_end(lines)
+    async with AsyncExitStack() as stack:
+        await Served(await opened(url, stack)).until_the_end(lines)
+
+
+async def opened(url: str, stack: AsyncExitStack) -> PostgresLog:
+    """It may begin while the test is cutting connections."""
+    async with asyncio.timeout(START_S):
+        while True:
+            try:
+                return await stack.enter_async_context(PostgresLog.open(url))
+            except LogUnavailable:
+                await asyncio.sleep(0.05)
 
 
 class LogWorker:
@@ -219,7 +229,6 @@ class LogWorker:
         self._heard = heard
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
         self._expected_end = False
 
     async def start(self, environment: Mapping[str, str]) -> None:
@@ -237,17 +246,11 @@ class LogWorker:
             )
         self._listening = asyncio.create_task(self._listen())
 
-    async def ready(self) -> None:
-        async with asyncio.timeout(START_S):
-            await self._ready.wait()
-
-    async def send(self, *asked: Said) -> None:
-        """In one piece: all of it arrives at the same time."""
-        await self.ready()
+    def send(self, *asked: Said) -> None:
+        """In one piece: all of it arrives at the same time, as soon as the process is ready."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(b"".join(json.dumps(each).encode() + b"\n" for each in asked))
-        await self._process.stdin.drain()
 
     async def kill(self) -> None:
         assert self._process is not None
@@ -282,12 +285,8 @@ class LogWorker:
             if not line.endswith(b"\n"):
                 break  # killed in the middle of a word
             said = json.loads(line)
-            if said["verdict"] == "ready":
-                self._ready.set()
-            else:
-                await self._heard(self, said)
+            await self._heard(self, said)
         if not self._expected_end:
-            self._ready.set()
             errors = self._errors.read_text(errors="replace")[-2_000:]
             await self._heard(self, {"id": 0, "verdict": "fault", "why": f"it ended by itself: {errors}"})
 
