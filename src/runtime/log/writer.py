@@ -16,7 +16,7 @@ import psycopg
 from prometheus_client import Counter, Histogram
 from psycopg import pq
 
-from commands.ports import Appended, LogUnavailable, OutcomeUnknown
+from commands.ports import Append, Appended, LogUnavailable, OutcomeUnknown
 from domain.envelope import Recorded
 from runtime.log.batch import Encoded, parameters_of, verdicts_of
 from runtime.log.queue import Queue, Waiting
@@ -207,15 +207,15 @@ class Writer:
 
     async def _settle(self) -> None:
         """What was committed is answered, what was not is sent again: the generation that sent it is over."""
-        ids = [[new.event_id for new in waiting.encoded.append.events] for waiting in self._unsettled]
-        found = await self._find([event_id for of_append in ids for event_id in of_append])
+        appends = [waiting.encoded.append for waiting in self._unsettled]
+        found = await self._find([new.event_id for append in appends for new in append.events])
         unknown, self._unsettled = self._unsettled, []
         again = []
-        for waiting, of_append in zip(unknown, ids, strict=True):
+        for waiting, append in zip(unknown, appends, strict=True):
             waiting.sent += 1
-            if of_append and of_append[0] in found:
+            if _was_committed(append, found):
                 SETTLED.inc()
-                waiting.answer(Appended(tuple(found[event_id] for event_id in of_append)))
+                waiting.answer(Appended(tuple(found[new.event_id] for new in append.events)))
             elif waiting.sent < MAX_SENT:
                 again.append(waiting)
             else:
@@ -223,6 +223,15 @@ class Writer:
         if found:
             self.committed.set()
         self._queue.put_back(again)
+
+
+def _was_committed(append: Append, found: Mapping[str, Recorded]) -> bool:
+    """An id alone proves nothing: by mistake it may be that of an event which the log had already."""
+    if not append.events or not all(new.event_id in found for new in append.events):
+        return False
+    stream = append.events[0].stream
+    first = found[append.events[0].event_id]
+    return (first.stream, first.version) == (stream, append.tips[stream].version + 1)
 
 
 def _fail(batch: Iterable[Waiting], kind: type[Exception], reason: object) -> None:
