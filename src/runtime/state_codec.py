@@ -8,7 +8,6 @@ long streams; a changed fold that read old states would cost the truth.
 
 import hashlib
 import inspect
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -21,12 +20,17 @@ EDITION: Final = 1
 """To be raised with whatever else makes kept states mean something else: this codec, or `Known.after`."""
 
 
-def _aggregates() -> Iterator[Aggregate[Any, Any]]:
-    for module in filter(inspect.ismodule, vars(domain).values()):
-        yield from (found for found in vars(module).values() if isinstance(found, Aggregate))
+AGGREGATES: Final[dict[str, Aggregate[Any, Any]]] = {
+    found.category: found
+    for module in vars(domain).values()
+    if inspect.ismodule(module)
+    for found in vars(module).values()
+    if isinstance(found, Aggregate)
+}
+"""Every kind of stream, by category."""
 
 
-def _fingerprint(aggregate: Aggregate[Any, Any]) -> bytes:
+def fingerprint_of(aggregate: Aggregate[Any, Any]) -> bytes:
     """SHA-256."""
     module = inspect.getmodule(aggregate.evolve)
     if module is None:
@@ -36,12 +40,12 @@ def _fingerprint(aggregate: Aggregate[Any, Any]) -> bytes:
 
 
 # Made when this is imported: the sources may be replaced while the process runs.
-FINGERPRINTS: Final = {aggregate.category: _fingerprint(aggregate) for aggregate in _aggregates()}
+FINGERPRINTS: Final = {category: fingerprint_of(aggregate) for category, aggregate in AGGREGATES.items()}
 """32 bytes, by category."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {
-    aggregate.category: msgspec.msgpack.Decoder(type(aggregate.initial)) for aggregate in _aggregates()
+    category: msgspec.msgpack.Decoder(type(aggregate.initial)) for category, aggregate in AGGREGATES.items()
 }
 
 
