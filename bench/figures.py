@@ -121,7 +121,6 @@ def _reads(reads: Reads) -> Iterator[Figure]:
     for name, rate in (("read_log", reads.log), ("read_log_undecoded", reads.log_undecoded)):
         yield Figure(name, round(rate), EVENTS_S, "copy_binary", limit, round(rate / reads.copy, 3))
     yield Figure("load_1000_ms", round(reads.load_1000_ms, 2), MS)
-    if reads.load_1000_snapshot_ms is not None:
-        yield Figure("load_1000_snapshot_ms", round(reads.load_1000_snapshot_ms, 3), MS)
+    yield Figure("load_1000_snapshot_ms", round(reads.load_1000_snapshot_ms, 3), MS)
     yield Figure("bytes_per_event", round(reads.bytes_per_event), "bytes")
     yield Figure("bytes_per_command", round(reads.bytes_per_command), "bytes")

@@ -3,6 +3,7 @@
 The log that is read was written by the log itself, in appends of one event; the long stream beside it.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,15 +19,19 @@ from bench.plan import Plan
 from bench.progress import Progress
 from bench.seed import SEEDED, STREAMS
 from bench.server import Server
-from commands.ports import Appended
+from commands._states import States
+from commands.ports import Appended, NoSnapshots
 from domain.envelope import NOTHING, Tip
 from domain.stock import STOCK
 from runtime.log.postgres import PostgresLog
 from runtime.log.reading import LogReader
+from runtime.log.snapshots import SnapshotStore
 
 LONG: Final = 1_000
 LONG_STREAM: Final = stream_of(STREAMS)
 LONG_APPEND: Final = 100
+KEPT_S: Final = 10.0
+"""How long a snapshot may take to be written."""
 WRITERS: Final = 64
 
 
@@ -38,7 +43,7 @@ class Reads:
     log_undecoded: float
     copy: float
     load_1000_ms: float
-    load_1000_snapshot_ms: float | None
+    load_1000_snapshot_ms: float
     bytes_per_event: float
     bytes_per_command: float
 
@@ -63,14 +68,16 @@ def measure(server: Server, plan: Plan, progress: Progress) -> Reads:
                 progress.look()
                 rates.setdefault(name, []).append(read())
                 progress.says(f"  {name:<36} {rates[name][-1]:>10,.0f} events/s")
-        loaded = uvloop.run(_load_long_stream(service_url, plan.loads))
+        loaded = uvloop.run(_load_long_stream(service_url, plan.loads, snapshot=False))
         progress.says(f"  {'load_1000_ms':<36} {loaded:>10.2f} ms")
+        begun = uvloop.run(_load_long_stream(service_url, plan.loads, snapshot=True))
+        progress.says(f"  {'load_1000_snapshot_ms':<36} {begun:>10.2f} ms")
         return Reads(
             log=median(rates["read_log"]),
             log_undecoded=median(rates["read_log_undecoded"]),
             copy=median(rates["copy_binary"]),
             load_1000_ms=loaded,
-            load_1000_snapshot_ms=_load_with_snapshot(),
+            load_1000_snapshot_ms=begun,
             bytes_per_event=bytes_per_event,
             bytes_per_command=bytes_per_command,
         )
@@ -114,25 +121,31 @@ def _copy_all(url: str) -> float:
         return float(events / took)
 
 
-async def _load_long_stream(url: str, times: int) -> float:
-    """The median of reading and folding it, on a connection that is there, in milliseconds."""
+async def _load_long_stream(url: str, times: int, *, snapshot: bool) -> float:
+    """The median of loading it as a command does that knows nothing yet, in milliseconds.
+
+    With a snapshot, it is of the stream's last event.
+    """
     took = []
-    async with PostgresLog.open(url) as log:
+    async with PostgresLog.open(url) as log, SnapshotStore.open(url) as snapshots:
+        if snapshot:
+            await _keep(log, snapshots)
         for _ in range(times):
+            states = States(log, snapshots if snapshot else NoSnapshots())
             began = time.perf_counter()
-            found = await log.read_streams({LONG_STREAM: 0})
-            state = STOCK.initial
-            for recorded in found[LONG_STREAM]:
-                state = STOCK.evolve(state, recorded.event)  # type: ignore[arg-type]  # its events are stock's
+            await states.load({LONG_STREAM: STOCK})
             took.append(1_000 * (time.perf_counter() - began))
-            if state.on_hand != LONG:
-                raise AssertionError(f"{LONG} events of one unit each make {state.on_hand}")
+            known = states.get(LONG_STREAM)
+            if known is None or known.state.on_hand != LONG:
+                raise AssertionError(f"{LONG} events of one unit each make {known}")
     return median(took)
 
 
-def _load_with_snapshot() -> float | None:
-    """None: the log has no snapshots yet, so there is no such figure."""
-    return None
+async def _keep(log: PostgresLog, snapshots: SnapshotStore) -> None:
+    await States(log, snapshots).load({LONG_STREAM: STOCK})
+    async with asyncio.timeout(KEPT_S):
+        while not await snapshots.read({LONG_STREAM: STOCK}):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(KEPT_S / 100)
 
 
 def _bytes_a_row(owner: psycopg.Connection, table: str) -> float:

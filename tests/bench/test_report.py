@@ -32,14 +32,14 @@ def figures() -> list[Figure]:
         appends |= {name: Measured(1_000.0 - number) for number, name in enumerate(tried)}
     grown = {f"append_at_100k beside {size}": Measured(1_000.0) for size in ("1m", "10m")}
     grown |= {f"append_at_{name}": Measured(700.0) for name in ("1m", "10m", "10m_random_digests")}
-    reads = Reads(5e4, 7e4, 1e6, 8.5, None, 1_021.3, 141.8)
+    reads = Reads(5e4, 7e4, 1e6, 8.5, 0.7, 1_021.3, 141.8)
     return figures_of(appends, grown, reads, 123.45)
 
 
 def test_every_promised_figure_is_told_beside_its_baseline() -> None:
     told = {(one.figure, one.baseline) for one in figures()}
     assert set(AIMS) <= told
-    assert {(name, None) for name in LIMITS} - told == {("load_1000_snapshot_ms", None)}
+    assert {(name, None) for name in LIMITS} <= told
     assert {("append_64", baseline) for baseline in BASELINES["append_64"]} <= told
     assert ("append_64_p99_ms", None) in told
     assert len(told) == len(figures())
