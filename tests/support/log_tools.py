@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
@@ -103,6 +103,12 @@ async def queued(log: PostgresLog, *appends: Append) -> Answers:
     for _ in range(3):  # the task, the appends it gathers, the writer
         await asyncio.sleep(0)
     return told
+
+
+async def told(*batches: Answers) -> list[Any]:
+    """What their callers were told, in order; nobody waits for ever."""
+    async with asyncio.timeout(WAIT_S):
+        return [verdict for batch in batches for verdict in await batch]
 
 
 async def positions(owner: Connection) -> list[int]:

@@ -209,9 +209,8 @@ class Writer:
         """What was committed is answered, what was not is sent again: the generation that sent it is over."""
         appends = [waiting.encoded.append for waiting in self._unsettled]
         found = await self._find([new.event_id for append in appends for new in append.events])
-        unknown, self._unsettled = self._unsettled, []
         again = []
-        for waiting, append in zip(unknown, appends, strict=True):
+        for waiting, append in zip(self._unsettled, appends, strict=True):
             waiting.sent += 1
             if _was_committed(append, found):
                 SETTLED.inc()
@@ -220,9 +219,10 @@ class Writer:
                 again.append(waiting)
             else:
                 waiting.fail(LogUnavailable(f"the connection broke {MAX_SENT} times"))
+        self._unsettled.clear()
+        self._queue.put_back(again)
         if found:
             self.committed.set()
-        self._queue.put_back(again)
 
 
 def _was_committed(append: Append, found: Mapping[str, Recorded]) -> bool:
