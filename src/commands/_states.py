@@ -32,13 +32,16 @@ class _Line:
 
 
 class InFlight:
-    """An append that is queued or sent: the lines it was decided on, and what it will leave of its own."""
+    """An append that is queued or sent: the lines it was decided on, and what it will leave of its own.
+
+    `leaves`: of each stream the line, the state it will be in, and its version before.
+    """
 
     __slots__ = ("follows", "leaves")
 
     def __init__(self) -> None:
         self.follows: list[_Line] = []
-        self.leaves: dict[str, tuple[_Line, Known]] = {}
+        self.leaves: dict[str, tuple[_Line, Known, int]] = {}
 
 
 class States:
@@ -125,23 +128,23 @@ class States:
                 line = self._ahead.setdefault(name, _Line(known))
                 line.known = known
                 line.pending += 1
-                flight.leaves[name] = (line, known)
+                flight.leaves[name] = (line, known, read[name].tip.version)
         return flight
 
     def landed(self, flight: InFlight) -> None:
         """It is in the log."""
         self._end(flight)
-        for name, (line, known) in flight.leaves.items():
+        for name, (line, known, version_before) in flight.leaves.items():
             if line.pending == 0 and self._ahead.get(name) is line:
                 del self._ahead[name]
-            self._settle(name, known, since=known.tip.version - 1)
+            self._settle(name, known, since=version_before)
 
     def lost(self, flight: InFlight) -> None:
         """It is not in the log, or nobody knows: what follows it is broken."""
         self._end(flight)
         broken = [flight]
         while broken:
-            for name, (line, _) in broken.pop().leaves.items():
+            for name, (line, _, _) in broken.pop().leaves.items():
                 if not line.broken:
                     line.broken = True
                     if self._ahead.get(name) is line:
@@ -156,7 +159,7 @@ class States:
     def _end(self, flight: InFlight) -> None:
         for line in flight.follows:
             line.followers.discard(flight)
-        for line, _ in flight.leaves.values():
+        for line, _, _ in flight.leaves.values():
             line.pending -= 1
 
     def _settle(self, name: str, known: Known, *, since: int) -> None:
