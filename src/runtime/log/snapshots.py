@@ -41,8 +41,8 @@ PAUSE_S: Final = 0.25
 MAX_TRIES: Final = 3
 RETRY_S: Final = 1.0
 POOL_SIZE: Final = 2
-READ_WAIT_S: Final = 1.0
-"""How long a load waits for a connection; the log is read next, and says itself when it is away."""
+WAIT_S: Final = 1.0
+"""How long a load, or a batch, waits for a connection. The log is read next; when it is away, it says so."""
 STATEMENT_TIMEOUT: Final = "5s"
 CHECKSUM_BYTES: Final = 16
 
@@ -77,13 +77,32 @@ _WRITE: Final[LiteralString] = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """A row of log.snapshots."""
+
     stream: str
     version: int
     event_id: str
     fingerprint: bytes
     occurred_at: datetime
     state: bytes
+
+    @classmethod
+    def of(cls, stream: str, known: Known) -> "Row":
+        if known.occurred_at is None:
+            raise ValueError("a state before the first event")
+        fingerprint = FINGERPRINTS[known.aggregate.category]
+        state = encode_state(known.state)
+        row = cls(stream, known.tip.version, known.tip.event_id, fingerprint, known.occurred_at, state)
+        return replace(row, state=_checksum(row) + state)
+
+    def known(self, aggregate: Aggregate[Any, Any]) -> Known:
+        """msgspec.MsgspecError or ValueError if these are not the bytes that were kept in this row."""
+        bare = replace(self, state=self.state[CHECKSUM_BYTES:])
+        if _checksum(bare) + bare.state != self.state:
+            raise ValueError("the checksum is not that of the state")
+        state = decode_state(aggregate.category, bare.state)
+        return Known(aggregate, Tip(self.version, self.event_id), state, self.occurred_at.astimezone(UTC))
 
 
 class SnapshotStore:
@@ -113,7 +132,7 @@ class SnapshotStore:
         fingerprints = [FINGERPRINTS[aggregate.category] for aggregate in streams.values()]
         try:
             async with (
-                self._pool.connection(READ_WAIT_S) as connection,
+                self._pool.connection(WAIT_S) as connection,
                 connection.cursor(binary=True) as cursor,
             ):
                 await cursor.execute(_READ, (list(streams), fingerprints))
@@ -139,16 +158,15 @@ class SnapshotStore:
         self._offered.set()
 
     def _known(self, aggregate: Aggregate[Any, Any], row: Sequence[Any]) -> Known | None:
-        stream, version, event_id, occurred_at, stored = row
-        if stored is None:
+        stream, version, event_id, occurred_at, state = row
+        if state is None:
             return None
-        kept = _Row(stream, version, event_id, FINGERPRINTS[aggregate.category], occurred_at, stored)
+        fingerprint = FINGERPRINTS[aggregate.category]
         try:
-            state = _opened(kept, aggregate.category)
+            return Row(stream, version, event_id, fingerprint, occurred_at, state).known(aggregate)
         except (msgspec.MsgspecError, ValueError) as damaged:
             self._tell("damage", "a snapshot of %s is damaged: %s", stream, damaged)
             return None
-        return Known(aggregate, Tip(version, event_id), state, occurred_at.astimezone(UTC))
 
     async def _write_behind(self) -> None:
         """For ever, whatever happens to a batch."""
@@ -160,14 +178,14 @@ class SnapshotStore:
             if not self._waiting:
                 self._offered.clear()
 
-    async def _next_batch(self) -> list[_Row]:
+    async def _next_batch(self) -> list[Row]:
         """Others go between two states: encoding a large one takes milliseconds."""
-        rows: list[_Row] = []
+        rows: list[Row] = []
         size = 0
         while self._waiting and len(rows) < MAX_BATCH and size < MAX_BATCH_BYTES:
             stream, known = self._waiting.popitem(last=False)
             try:
-                row = _closed(stream, known)
+                row = Row.of(stream, known)
             except Exception:
                 DROPPED.inc()
                 logger.exception("a state of %s that cannot be kept", stream)
@@ -182,7 +200,7 @@ class SnapshotStore:
             await asyncio.sleep(0)
         return rows
 
-    async def _keep(self, rows: Sequence[_Row]) -> None:
+    async def _keep(self, rows: Sequence[Row]) -> None:
         columns = (
             [row.stream for row in rows],
             [row.version for row in rows],
@@ -193,7 +211,7 @@ class SnapshotStore:
         )
         for _ in range(MAX_TRIES):
             try:
-                async with self._pool.connection() as connection:
+                async with self._pool.connection(WAIT_S) as connection:
                     written = await connection.execute(_WRITE, columns)
             except Exception as away:  # noqa: BLE001 - the task must live on; logged
                 self._tell("write", "snapshots cannot be written: %s", away)
@@ -219,24 +237,7 @@ async def _configure(connection: Connection) -> None:
     )
 
 
-def _closed(stream: str, known: Known) -> _Row:
-    if known.occurred_at is None:
-        raise ValueError("a state before the first event")
-    fingerprint = FINGERPRINTS[known.aggregate.category]
-    state = encode_state(known.state)
-    row = _Row(stream, known.tip.version, known.tip.event_id, fingerprint, known.occurred_at, state)
-    return replace(row, state=_checksum(row) + state)
-
-
-def _opened(row: _Row, category: str) -> Any:  # noqa: ANN401 - any aggregate's state
-    """msgspec.MsgspecError or ValueError for bytes that are not this row's."""
-    bare = replace(row, state=row.state[CHECKSUM_BYTES:])
-    if _checksum(bare) + bare.state != row.state:
-        raise ValueError("the checksum is not that of the state")
-    return decode_state(category, bare.state)
-
-
-def _checksum(row: _Row) -> bytes:
+def _checksum(row: Row) -> bytes:
     """Over all of the row, so that it does not pass for another stream's or another version's either."""
     about = (row.stream, row.version, row.event_id, row.occurred_at.astimezone(UTC).isoformat())
     keyed = hashlib.blake2b(msgspec.msgpack.encode(about), digest_size=CHECKSUM_BYTES, key=row.fingerprint)
