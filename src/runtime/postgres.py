@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: each takes its role, and no wait on one is endless."""
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -85,6 +86,17 @@ class _Pool(AsyncConnectionPool[Connection]):
                 return connection
 
 
+async def _check(connection: Connection) -> None:
+    """Without a round trip where nothing has happened: a server that is gone has closed the connection.
+
+    That shows as something to read, as does whatever else it may have said meanwhile.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
+
+
 @asynccontextmanager
 async def open_pool(
     url: str,
@@ -104,7 +116,7 @@ async def open_pool(
         timeout=POOL_WAIT_S,
         reconnect_timeout=RECONNECT_S,
         configure=configure,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         open=False,
     )
     async with pool:
