@@ -29,7 +29,7 @@ from commands.ports import Appended, Conflict, Duplicate, LogUnavailable, Outcom
 from domain.envelope import NOTHING
 from runtime.log import writer
 from runtime.log.batch import Encoded
-from runtime.log.postgres import PostgresLog
+from runtime.log.postgres import POOL_SIZE, PostgresLog
 from runtime.log.reading import LogReader
 from runtime.postgres import Connection
 
@@ -305,6 +305,31 @@ async def test_a_connection_that_breaks_just_before_it_is_used_costs_no_answer(
             assert {type(verdict) for verdict in verdicts} == {Appended}
             await cutting
     assert await positions(owner) == list(range(1, 101))
+
+
+async def test_when_every_connection_breaks_nobody_waits_for_those_that_read(
+    log_url: str, owner: Connection, appends: Appends
+) -> None:
+    async with PostgresLog.open(log_url) as log:
+        async with asyncio.timeout(WAIT_S):
+            while (await (await owner.execute(f"select from {IDLE}".encode())).fetchall())[
+                POOL_SIZE + 1 :
+            ] == []:
+                await asyncio.gather(*(log.read_positions(1, 10) for _ in range(40)))
+        await owner.execute(LOCK)
+        waiting = await sent(log, appends.of(stream()), flying=1)
+        await until_one_waits(owner)
+        cut = await owner.execute(
+            f"select array_agg(pid)::text from (select pid from {IDLE}) s where pg_terminate_backend(pid)".encode()
+        )
+        [(pids,)] = await cut.fetchall()
+        await until(owner, f"not exists (select from pg_stat_activity where pid = any ('{pids}'))")
+        await owner.execute(UNLOCK)
+        began = time.monotonic()
+        [verdict] = await told(waiting)
+        assert isinstance(verdict, Appended)
+        assert list(await log.read_positions(1, 10)) == list(verdict.events)
+        assert time.monotonic() - began < 0.8
 
 
 async def test_callers_that_went_away_are_settled_too(
