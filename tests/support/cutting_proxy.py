@@ -28,6 +28,7 @@ class Connection:
             "requests": asyncio.Event(),
             "answers": asyncio.Event(),
         }
+        self.keeps = False
         self.stranded = False
         self.dead = False
         self.open()
@@ -68,7 +69,7 @@ class CuttingProxy:
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._bytes_left: dict[Direction, int] = {}
-        self._late_before: int | None = None
+        self._late_before: int | bytes | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -99,13 +100,18 @@ class CuttingProxy:
             connection.gates[direction].clear()
 
     def strand(self) -> None:
-        """Clients lose the connections whose requests are held back; the server has heard nothing of it."""
-        for connection in self._connections:
-            if not connection.gates["requests"].is_set():
-                connection.strand()
+        """Clients lose the connections on which something is held back; the server has heard nothing of it.
 
-    def deliver_before(self, chunk: int) -> None:
-        """What is stranded arrives just before the `chunk`-th thing that clients send from now on."""
+        The others go on.
+        """
+        for connection in self._connections:
+            if connection.keeps:
+                connection.strand()
+            elif not connection.stranded:
+                connection.open()
+
+    def deliver_before(self, chunk: int | bytes) -> None:
+        """What is stranded arrives just before clients send their `chunk`-th thing from now on, or a text."""
         self._late_before = chunk
 
     def release(self) -> None:
@@ -151,9 +157,13 @@ class CuttingProxy:
     ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(CHUNK):
+                if direction == "requests":
+                    connection.keeps = not connection.gates[direction].is_set()
                 await connection.gates[direction].wait()
-                if direction == "requests" and not connection.stranded:
-                    await self._deliver_late()
+                if direction == "requests":
+                    connection.keeps = False
+                    if not connection.stranded:
+                        await self._deliver_late(data)
                 if connection.dead:
                     return
                 allowed = self._allowed(len(data), direction)
@@ -173,12 +183,17 @@ class CuttingProxy:
         self._bytes_left[direction] -= allowed
         return allowed
 
-    async def _deliver_late(self) -> None:
-        if self._late_before is None:
-            return
-        self._late_before -= 1
-        if self._late_before > 0:
-            return
+    async def _deliver_late(self, data: bytes) -> None:
+        match self._late_before:
+            case None:
+                return
+            case bytes(text):
+                if text not in data:
+                    return
+            case chunk:
+                self._late_before = chunk - 1
+                if chunk > 1:
+                    return
         self._late_before = None
         for connection in self._connections:
             if connection.stranded:
