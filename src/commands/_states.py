@@ -80,7 +80,7 @@ class States:
     async def load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
         """Bring the settled states up to the log. What is being read already is waited for.
 
-        `LogUnavailable`.
+        `LogUnavailable`, or what the codec or a fold refuses.
         """
         mine = {name: aggregate for name, aggregate in streams.items() if name not in self._loading}
         if mine:
@@ -90,8 +90,11 @@ class States:
         tasks = {self._loading[name] for name in streams}
         await asyncio.wait(tasks)  # not cancelled with one who waits: others wait too
         for task in tasks:
-            if failed := task.exception():
-                raise LogUnavailable(str(failed)) from failed
+            failed = task.exception()
+            if isinstance(failed, LogUnavailable):
+                raise LogUnavailable(str(failed)) from failed  # one each: who raises it adds to its traceback
+            if failed:
+                raise failed
 
     async def _load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
         unknown = {name: aggregate for name, aggregate in streams.items() if name not in self._settled}
