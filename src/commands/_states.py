@@ -101,10 +101,30 @@ class States:
         begun = dict(await self._snapshots.read(unknown)) if unknown else {}
         for name, aggregate in streams.items():
             if name not in begun:
-                begun[name] = self._settled.get(name) or Known(aggregate, NOTHING, aggregate.initial, None)
-        news = await self._log.read_streams({name: known.tip.version for name, known in begun.items()})
+                begun[name] = self._settled.get(name) or _unwritten(aggregate)
+        if replaced := await self._bring_up(begun):
+            self.forget(replaced)
+            await self._bring_up({name: _unwritten(streams[name]) for name in replaced})
+
+    async def _bring_up(self, begun: Mapping[str, Known]) -> list[str]:
+        """Fold and settle what follows; the streams that cannot, because the log is none that they are of.
+
+        Each is read from its own last event on: a log that was restored to an earlier point has another one
+        of this version, or none, and what follows that must not be folded onto what we know.
+        """
+        news = await self._log.read_streams(
+            {name: max(known.tip.version - 1, 0) for name, known in begun.items()}
+        )
+        replaced = []
         for name, known in begun.items():
-            self._settle(name, known.then(news.get(name, ())), since=known.tip.version)
+            events = news[name]
+            if known.tip.version:
+                if not events or events[0].event_id != known.tip.event_id:
+                    replaced.append(name)
+                    continue
+                events = events[1:]
+            self._settle(name, known.then(events), since=known.tip.version)
+        return replaced
 
     def _loaded(self, streams: Iterable[str], reading: asyncio.Task[None]) -> None:
         for name in streams:
@@ -175,6 +195,10 @@ class States:
             self._settled.popitem(last=False)
         if known.tip.version // SNAPSHOT_EVERY > since // SNAPSHOT_EVERY:
             self._snapshots.offer(name, known)
+
+
+def _unwritten(aggregate: Aggregate[Any, Any]) -> Known:
+    return Known(aggregate, NOTHING, aggregate.initial, None)
 
 
 class NotLoaded(Exception):

@@ -56,7 +56,7 @@ async def test_loading_again_brings_what_is_new_only(house: House) -> None:
     await states.load({MUG: STOCK})
     await house.receives("MUG", 3)
     await states.load({MUG: STOCK})
-    assert house.log.read[-1] == {MUG: 2}
+    assert house.log.read[-1] == {MUG: 1}, "from its last event on, to see that it is still there"
     assert on_hand(states) == 8
 
 
@@ -479,3 +479,21 @@ async def test_what_a_fold_or_the_codec_refuses_is_not_told_as_a_log_that_is_awa
     with pytest.raises(ValueError, match="no event of this code"):
         await states.load({"sku-A1": SKU})
 
+
+async def test_a_history_that_was_replaced_is_not_folded_onto_what_was_known(house: House) -> None:
+    """The log was restored to an earlier point; the versions we know are others now, and more follow."""
+    desk = Desk(house)
+    await desk.knows("A", "B")
+    for number, writes in enumerate(("A", "A", "B")):
+        desk.sends(f"lost {number}", writes=writes)
+        await desk.lands(f"lost {number}")
+    house.log = WatchedLog(house.clock)
+    other = Desk(house)
+    await other.knows("A", "B")
+    for number in range(3):
+        other.sends(f"new {number}", writes="A")
+        await other.lands(f"new {number}")
+    desk.states._log = house.log
+    await desk.knows("A", "B")
+    assert desk.tale("A") == ("new 0", "new 1", "new 2")
+    assert desk.tale("B") == ()
