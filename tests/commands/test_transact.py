@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
+from typing import Any, Final
 
 import pytest
-from tests.commands.conftest import T0, House, once, only, ordered, wants
+from tests.commands.conftest import T0, House, WatchedLog, once, only, ordered, wants
 
 from commands import _transact
 from commands._states import Streams
@@ -13,16 +15,24 @@ from commands._transact import transact
 from commands.adjust_stock import AdjustStock, adjust_stock
 from commands.place_order import place_order
 from commands.ports import (
+    Append,
     Appended,
     Conflict,
     Contended,
     KeyReused,
+    LogFull,
+    LogUnavailable,
+    OutcomeUnknown,
     Receipt,
+    Verdict,
 )
+from commands.register_location import RegisterLocation, register_location
 from commands.set_price import SetPrice, set_price
+from commands.shop import Shop
 from domain.location import LOCATION
 from domain.order import OrderPlaced
-from domain.stock import InsufficientStock, StockAdjusted
+from domain.stock import STOCK, InsufficientStock, StockAdjusted, StockReceived
+from runtime.ids import FixedClock
 
 pytestmark = pytest.mark.anyio
 
@@ -228,3 +238,260 @@ async def test_a_decision_that_never_stops_reading_is_a_defect(house: House) -> 
 
     with pytest.raises(AssertionError, match="still finds streams"):
         await transact(house.shop(), house.issued(), decide)
+
+
+WAIT_S: Final = 5.0
+MUG: Final = STOCK.stream("MUG@MAIN")
+
+
+class HeldLog(WatchedLog):
+    """Appends stand in a queue until they are let through, in the order in which they came."""
+
+    def __init__(self, clock: FixedClock) -> None:
+        super().__init__(clock)
+        self.holds = False
+        self._queue: list[tuple[Append, asyncio.Future[Exception | None]]] = []
+
+    async def append(self, append: Append) -> Verdict:
+        if not self.holds:
+            return await super().append(append)
+        turn: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._queue.append((append, turn))
+        # Whoever asked may be cancelled; what is queued goes its way.
+        verdict, failure = await asyncio.shield(asyncio.create_task(self._in_turn(append, turn)))
+        if failure is not None:
+            raise failure
+        assert verdict is not None
+        return verdict
+
+    async def _in_turn(
+        self, append: Append, turn: asyncio.Future[Exception | None]
+    ) -> tuple[Verdict | None, Exception | None]:
+        failure = await turn
+        if failure is not None and not isinstance(failure, OutcomeUnknown):
+            return None, failure
+        return await super().append(append), failure
+
+    @property
+    def queued(self) -> list[Append]:
+        return [append for append, _ in self._queue]
+
+    def let(self, failure: Exception | None = None) -> None:
+        """The first one through, or back with a failure; `OutcomeUnknown`: through, and no answer comes."""
+        self._queue.pop(0)[1].set_result(failure)
+
+    def open(self) -> None:
+        self.holds = False
+        while self._queue:
+            self.let()
+
+
+class Till:
+    """A shop of one process on a log that can be held, with five mugs to sell."""
+
+    def __init__(self, house: House, log: HeldLog, shop: Shop) -> None:
+        self.house = house
+        self.log = log
+        self.shop = shop
+        self.tasks: list[asyncio.Task[Receipt]] = []
+
+    async def starts(self, *commands: Coroutine[Any, Any, Receipt]) -> list[asyncio.Task[Receipt]]:
+        """They stand in the queue, in this order."""
+        tasks = []
+        for number, command in enumerate(commands, start=len(self.log.queued) + 1):
+            task = asyncio.create_task(command)
+            tasks.append(task)
+            async with asyncio.timeout(WAIT_S):
+                while len(self.log.queued) < number and not task.done():
+                    await asyncio.sleep(0)
+        self.tasks += tasks
+        return tasks
+
+    def buys(self, qty: int = 1, key: str | None = None) -> Coroutine[Any, Any, Receipt]:
+        return place_order(self.shop, self.house.issued(key), wants(("MUG", qty), total=1990 * qty))
+
+    def adjusts(self, delta: int) -> Coroutine[Any, Any, Receipt]:
+        return adjust_stock(self.shop, self.house.issued(), AdjustStock("MUG", "MAIN", "found", delta=delta))
+
+    def counts(self, counted: int) -> Coroutine[Any, Any, Receipt]:
+        return adjust_stock(
+            self.shop, self.house.issued(), AdjustStock("MUG", "MAIN", "count", counted=counted)
+        )
+
+    @property
+    def ahead(self) -> int:
+        """What the next decision would find on hand."""
+        known = self.shop.states.get(MUG)
+        assert known is not None
+        return int(known.state.on_hand)
+
+
+@pytest.fixture
+async def till(house: House) -> AsyncIterator[Till]:
+    log = house.log = HeldLog(house.clock)
+    await house.sells("MUG", qty=5)
+    shop = house.shop()
+    await ordered(shop, house.issued(), ("MUG", 1), total=1990)
+    await house.receives("MUG", 1)
+    await shop.states.load({MUG: STOCK})
+    log.holds = True
+    till = Till(house, log, shop)
+    yield till
+    log.open()
+    await ends(*till.tasks)
+    assert not shop.states._ahead, "nothing is in flight any more"
+
+
+async def ends(*tasks: asyncio.Task[Receipt]) -> list[Receipt | BaseException]:
+    async with asyncio.timeout(WAIT_S):
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_answers_leave_only_after_the_commit(till: Till) -> None:
+    first, second = await till.starts(till.adjusts(1), till.adjusts(2))
+    assert till.ahead == 6 + 1 + 2
+    assert till.house.stock("MUG").on_hand == 6
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    assert not second.done()
+    till.log.let()
+    await ends(first)
+    assert not second.done()
+    assert till.house.stock("MUG").on_hand == 7
+    till.log.let()
+    assert [type(end) for end in await ends(first, second)] == [Receipt, Receipt]
+    assert till.house.stock("MUG").on_hand == till.ahead == 9
+
+
+async def test_a_decision_on_what_is_in_flight_says_so_with_its_tips(till: Till) -> None:
+    await till.starts(till.adjusts(1), till.adjusts(2))
+    first, second = till.log.queued
+    assert second.tips[MUG].event_id == first.events[-1].event_id
+    assert second.tips[MUG].version == first.tips[MUG].version + 1
+
+
+@pytest.mark.parametrize(
+    "failure", [LogFull(), LogUnavailable("away"), OutcomeUnknown("cut"), ValueError("x")]
+)
+async def test_what_builds_on_a_failed_append_is_decided_again(till: Till, failure: Exception) -> None:
+    """The count is right whether what it had built on came to be (of an unknown outcome it has) or not."""
+    lost, count, more = await till.starts(till.adjusts(1), till.counts(20), till.adjusts(-1))
+    till.log.let(failure)
+    assert await ends(lost) == [failure]
+    assert till.ahead == 6, "nothing is built on it any more"
+    till.log.open()
+    assert [type(end) for end in await ends(count, more)] == [Receipt, Receipt]
+    on_hand = 0
+    for recorded in till.log.recorded:
+        if isinstance(recorded.event, StockReceived):
+            on_hand += recorded.event.qty
+        if isinstance(recorded.event, StockAdjusted):
+            on_hand += recorded.event.delta
+            assert recorded.event.counted_on_hand in (None, on_hand)
+    deltas = [r.event.delta for r in till.log.recorded if isinstance(r.event, StockAdjusted)]
+    assert (1 in deltas) == isinstance(failure, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_what_builds_on_a_cancelled_command_is_true_all_the_same(till: Till, arrives: bool) -> None:
+    gone, count = await till.starts(till.adjusts(1), till.counts(20))
+    gone.cancel()
+    assert isinstance((await ends(gone))[0], asyncio.CancelledError)
+    assert till.ahead == 6
+    till.log.let(None if arrives else LogUnavailable("away"))
+    till.log.open()
+    assert [type(end) for end in await ends(count)] == [Receipt]
+    deltas = [r.event.delta for r in till.log.recorded if isinstance(r.event, StockAdjusted)]
+    assert deltas == ([1, 13] if arrives else [14])
+
+
+async def test_a_refusal_on_what_never_came_is_decided_again(till: Till) -> None:
+    await nobody_is_refused_on_what_never_came(till)
+
+
+async def test_a_refusal_that_is_told_unchecked_is_noticed(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = _transact._append
+
+    async def append(shop: Shop, issued: Any, plan: Any) -> Verdict:
+        return Appended(()) if plan.refusal else await checked(shop, issued, plan)
+
+    monkeypatch.setattr(_transact, "_append", append)
+    with pytest.raises(AssertionError, match="InsufficientStock"):
+        await nobody_is_refused_on_what_never_came(till)
+
+
+async def nobody_is_refused_on_what_never_came(till: Till) -> None:
+    """The last units are sold to somebody whose order never comes to be."""
+    lost, order = await till.starts(till.buys(5), till.buys(1))
+    till.log.let(LogUnavailable("away"))
+    till.log.open()
+    told_lost, told = await ends(lost, order)
+    assert isinstance(told_lost, LogUnavailable)
+    assert isinstance(told, Receipt), repr(told)
+    assert till.house.stock("MUG").available == 4
+
+
+async def test_a_refusal_on_what_is_in_flight_waits_for_it(till: Till) -> None:
+    _, refused = await till.starts(till.buys(5), till.buys(1))
+    order, refusal = till.log.queued
+    assert refusal.events == []
+    assert refusal.tips[MUG].event_id in {new.event_id for new in order.events}
+    await asyncio.sleep(0.01)
+    assert not refused.done()
+
+
+async def test_a_refusal_on_what_came_is_told(till: Till) -> None:
+    order, refused = await till.starts(till.buys(5), till.buys(1))
+    till.log.open()
+    assert [type(end) for end in await ends(order, refused)] == [Receipt, InsufficientStock]
+
+
+async def test_a_double_click_in_flight_has_effect_once(till: Till) -> None:
+    """The second of each pair is decided on what the first will leave: once there is enough, once not."""
+    clicks = await till.starts(
+        till.buys(1, key="a"), till.buys(1, key="a"), till.buys(3, key="b"), till.buys(3, key="b")
+    )
+    till.log.open()
+    ended = await ends(*clicks)
+    for pair in (ended[:2], ended[2:]):
+        first, second = (end for end in pair if isinstance(end, Receipt))
+        assert first.events == second.events
+        assert {first.replayed, second.replayed} == {False, True}
+    assert till.house.stock("MUG").available == 1
+
+
+async def test_only_what_follows_a_failed_append_is_decided_again(till: Till) -> None:
+    await till.shop.states.load({"location-L1": LOCATION})
+    lost, follows, apart = await till.starts(
+        till.adjusts(1),
+        till.adjusts(2),
+        register_location(till.shop, till.house.issued(), RegisterLocation("L1", "Lager", "DE")),
+    )
+    till.log.let(LogFull())
+    await ends(lost)
+    assert till.shop.states.speculates(["location-L1"])
+    assert not till.shop.states.speculates([MUG])
+    given = len(till.log.given)
+    till.log.open()
+    assert [type(end) for end in await ends(follows, apart)] == [Receipt, Receipt]
+    verdicts = [(len(append.events), type(verdict)) for append, verdict in till.log.given[given:]]
+    assert verdicts == [(1, Conflict), (1, Appended), (1, Appended)]
+
+
+async def test_two_processes_that_storm_one_stream_are_all_answered(house: House) -> None:
+    await house.sells("MUG", qty=5)
+    shops = [house.shop(), house.shop()]
+    ended = await asyncio.gather(
+        *(
+            adjust_stock(shops[n % 2], house.issued(), AdjustStock("MUG", "MAIN", "found", delta=1))
+            for n in range(200)
+        )
+    )
+    assert {receipt.replayed for receipt in ended} == {False}
+    assert house.stock("MUG").on_hand == 205
+    assert any(isinstance(verdict, Conflict) for _, verdict in house.log.given), (
+        "they did get in each other's way"
+    )
+    assert [shop.states._ahead for shop in shops] == [{}, {}]
