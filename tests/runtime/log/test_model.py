@@ -51,7 +51,7 @@ PATIENCE_S: Final = 0.05
 SENT_AGAIN_S: Final = 3.0
 """How long a writer may take to find out what it lost; else it is only asked whether it tells the truth."""
 QUICK_SEED: Final = 22
-MANY_EXAMPLES: Final = 60
+MANY_EXAMPLES: Final = 100
 MANY_STEPS: Final = 40
 SEED: Final = "TALLYBOOK_MODEL_SEED"
 
