@@ -43,7 +43,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "unix_socket_directories": "",
         "shared_buffers": "256MB",
         "max_connections": "200",
-        "max_wal_size": "2GB",
+        "max_wal_size": "4GB",
         "fsync": "on",
         "synchronous_commit": "on",
         "timezone": "UTC",

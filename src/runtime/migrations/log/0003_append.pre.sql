@@ -4,6 +4,14 @@
 drop function log.append;
 drop function log.fits;
 
+-- What an append has to know of a stream's last event stands in the index: in a large log an old event's page is a
+-- read from the disk, and the index page is needed anyway. It is of use once vacuum has seen the event's page.
+create unique index events_by_stream on log.events (stream, version) include (event_id, context, lane);
+alter table log.events
+    drop constraint events_stream_version_key,
+    add constraint events_by_stream unique using index events_by_stream,
+    set (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0.01);
+
 -- What conditions and queries find events by. The type is repeated so that no look-up needs the event.
 create table log.tags (
     tag text collate "C" not null check (length(tag) between 1 and 120),
