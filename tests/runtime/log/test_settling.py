@@ -333,21 +333,5 @@ async def test_when_every_connection_breaks_nobody_waits_for_those_that_read(
         assert time.monotonic() - began < 0.8
 
 
-async def test_callers_that_went_away_are_settled_too(
-    log_url: str, owner: Connection, appends: Appends
-) -> None:
-    names = [stream() for _ in range(3)]
-    async with PostgresLog.open(log_url) as log:
-        await owner.execute(LOCK)
-        callers = [asyncio.create_task(log.append(appends.of(name))) for name in names]
-        await until_one_waits(owner)
-        callers[1].cancel()
-        await cut_who_waits(owner)
-        await owner.execute(UNLOCK)
-        verdicts = await asyncio.gather(*callers, return_exceptions=True)
-        assert [type(each) for each in verdicts] == [Appended, asyncio.CancelledError, Appended]
-        assert [event.stream for event in await log.read_positions(1, 10)] == names
-
-
 def test_every_append_says_what_fatal_wires_look_for(appends: Appends) -> None:
     assert OF_AN_APPEND in Encoded.of(appends.of(stream())).data[0]

@@ -5,7 +5,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from log_tools import LOCK, UNLOCK, WAIT_S, Appends, Gate, answers, positions, queued, sent, stream, tip
+from log_tools import (
+    LOCK,
+    UNLOCK,
+    WAIT_S,
+    Appends,
+    Gate,
+    answers,
+    cut_who_waits,
+    positions,
+    queued,
+    sent,
+    stream,
+    tip,
+    until_one_waits,
+)
 
 from commands.ports import Append, Appended, Conflict, LogFull, LogUnavailable, OutcomeUnknown
 from domain.envelope import Recorded, Tip
@@ -186,6 +200,22 @@ async def test_a_caller_that_goes_away_takes_nobodys_answer(
         if isinstance(verdict, Appended):
             assert list(verdict.events) == [read[verdict.events[0].position - 1]]
     assert [event.stream for event in read] == names  # once it is queued, an append is not taken back
+
+
+async def test_callers_that_went_away_are_settled_too(
+    log_url: str, owner: Connection, appends: Appends
+) -> None:
+    names = [stream() for _ in range(3)]
+    async with PostgresLog.open(log_url) as log:
+        await owner.execute(LOCK)
+        callers = [asyncio.create_task(log.append(appends.of(name))) for name in names]
+        await until_one_waits(owner)
+        callers[1].cancel()
+        await cut_who_waits(owner)
+        await owner.execute(UNLOCK)
+        verdicts = await asyncio.gather(*callers, return_exceptions=True)
+        assert [type(each) for each in verdicts] == [Appended, asyncio.CancelledError, Appended]
+        assert [event.stream for event in await log.read_positions(1, 10)] == names
 
 
 async def test_closing_answers_who_waits_first(log_url: str, owner: Connection, appends: Appends) -> None:
