@@ -374,6 +374,21 @@ async def test_a_load_neither_turns_back_nor_hides_what_is_in_flight(desk: Desk)
     assert desk.tale("A") == ("first", "second")
 
 
+async def test_a_decision_that_was_overtaken_is_not_built_upon(desk: Desk) -> None:
+    await desk.knows("A")
+    name = TALE.stream("A")
+    read = desk.states.get(name)
+    assert read is not None
+    desk.sends("quicker", writes="A")
+    new = NewEvent(name, desk.house.ids.new(), LocationRegistered("L", "too late", "DE"))
+    too_late = desk.states.admit({name: read}, [(new, Tip(1, new.event_id))], T0)
+    assert desk.tale("A") == ("quicker",)
+    desk.states.lost(too_late)
+    assert desk.tale("A") == ("quicker",)
+    await desk.lands("quicker")
+    assert desk.rests()
+
+
 async def test_a_stream_written_unread_is_not_known_ahead(desk: Desk) -> None:
     await desk.knows("A")
     new = NewEvent(TALE.stream("A"), desk.house.ids.new(), LocationRegistered("L", "unread", "DE"))
@@ -437,6 +452,23 @@ async def test_many_who_need_a_stream_read_it_once(desk: Desk, slow: SlowLog) ->
     assert [type(end) for n, end in enumerate(ended) if n not in (0, 7)] == [type(None)] * 8
     assert sorted(name for after in slow.read for name in after) == ["sku-A1", "sku-B0", "sku-B1"]
     assert not states._loading
+
+
+async def test_a_read_that_ends_late_does_not_turn_back_what_landed_meanwhile(
+    slow: SlowLog, desk: Desk
+) -> None:
+    slow.go.set()
+    await desk.knows("A")
+    slow.go.clear()
+    loading = asyncio.create_task(desk.knows("A"))
+    while len(slow.read) < 2:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    desk.sends("meanwhile", writes="A")
+    await desk.lands("meanwhile")
+    slow.go.set()
+    await loading
+    assert desk.tale("A") == ("meanwhile",)
 
 
 async def test_a_read_that_fails_fails_all_who_wait_and_the_next_one_succeeds(

@@ -480,6 +480,17 @@ async def test_only_what_follows_a_failed_append_is_decided_again(till: Till) ->
     assert verdicts == [(1, Conflict), (1, Appended), (1, Appended)]
 
 
+async def test_decisions_in_a_row_that_another_process_overtook_are_decided_again_once(till: Till) -> None:
+    commands = await till.starts(till.adjusts(1), till.counts(20), till.adjusts(-1))
+    till.log.holds = False
+    await till.house.receives("MUG", 1)
+    given = len(till.log.given)
+    till.log.open()
+    assert [type(end) for end in await ends(*commands)] == [Receipt] * 3
+    verdicts = [type(verdict) for _, verdict in till.log.given[given:]]
+    assert verdicts == [Conflict] * 3 + [Appended] * 3
+
+
 async def test_two_processes_that_storm_one_stream_are_all_answered(house: House) -> None:
     await house.sells("MUG", qty=5)
     shops = [house.shop(), house.shop()]

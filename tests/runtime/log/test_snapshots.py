@@ -309,17 +309,44 @@ async def test_bytes_that_were_never_a_state_are_ignored_and_told_once(
     ]
 
 
-async def test_what_the_log_disagrees_with_gives_way_to_an_older_version(
-    log: CountingLog, store: SnapshotStore, streamer: Streamer, owner: Connection
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        f"update log.events set event_id = gen_random_uuid() where stream = '{MUG}' and version = 120",
+        f"delete from log.events where stream = '{MUG}' and version > 110",
+    ],
+)
+async def test_a_snapshot_of_a_history_that_was_given_up_is_ignored(
+    replaced: str, log: CountingLog, store: SnapshotStore, streamer: Streamer, owner: Connection
+) -> None:
+    await streamer.grows(MUG, 120)
+    await loaded(log, store, MUG)
+    await kept(owner, {MUG: 120})
+    await owner.execute(replaced.encode())
+    ignored = Counted(snapshots.IGNORED)
+    assert await store.read({MUG: STOCK}) == {}
+    assert ignored() == 1
+    await agree_with_the_log(log, store, MUG)
+
+
+@pytest.mark.parametrize(
+    "strange", ["version = 900", "fingerprint = sha256(fingerprint)", "event_id = gen_random_uuid()"]
+)
+async def test_what_the_code_or_the_log_disagrees_with_gives_way_whatever_its_version(
+    strange: str, log: CountingLog, store: SnapshotStore, streamer: Streamer, owner: Connection
 ) -> None:
     """After a restore, a stream is shorter than its snapshot, until nobody knows when."""
     await streamer.grows(MUG, 100)
-    await loaded(log, store, MUG)
+    [known] = await loaded(log, store, MUG)
     await kept(owner, {MUG: 100})
-    await owner.execute("update log.snapshots set version = 900")
+    await owner.execute(f"update log.snapshots set {strange}".encode())
+    assert await store.read({MUG: STOCK}) == {}
     await loaded(log, store, MUG)
-    await kept(owner, {MUG: 100})
-    assert (await store.read({MUG: STOCK})).keys() == {MUG}
+
+    async def is_replaced() -> bool:
+        return await store.read({MUG: STOCK}) == {MUG: known}
+
+    await until(is_replaced)
 
 
 async def test_deleting_all_snapshots_changes_nothing(
@@ -559,10 +586,14 @@ def test_whatever_was_done_loading_from_snapshots_is_the_fold_of_all(
 
 
 async def test_states_that_are_evicted_and_loaded_again_while_others_fly(
-    log: CountingLog, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+    log: CountingLog, store: SnapshotStore, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_states, "SNAPSHOT_EVERY", 2)
     monkeypatch.setattr(_states, "MAX_STATES", 1)
+
+    async def all_are_kept() -> bool:
+        return (await versions(owner)).keys() == set(names)
+
     names = [f"stock-S{number}@MAIN" for number in range(4)]
     processes = [Process(log, store) for _ in range(2)]
     read = Counted(snapshots.READ)
@@ -570,6 +601,7 @@ async def test_states_that_are_evicted_and_loaded_again_while_others_fly(
         await asyncio.gather(
             *(process.does(name, three_units) for name in names for process in processes for _ in range(2))
         )
+        await until(all_are_kept)
     assert read()
     await agree_with_the_log(log, store, *names[:1])
     for name in names:
