@@ -1,7 +1,7 @@
 """The same appends to the log in PostgreSQL and to its twin in memory: the same verdicts, the same events."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_tools import T0, Appends, tip
 
-from commands.ports import Append, Appended, Duplicate, Log, Verdict
+from commands.ports import Append, Appended, Condition, Duplicate, Item, Log, Verdict
 from domain.envelope import NOTHING, Recorded, Tip
+from domain.location import LocationRegistered
+from domain.stock import Reference, StockReceived
 from runtime.ids import FixedClock
 from runtime.log.memory import MemoryLog
 from runtime.log.postgres import PostgresLog
@@ -23,16 +25,44 @@ Knowledge = Literal["settled", "after those before", "nothing", "another event",
 
 @dataclass(frozen=True)
 class Step:
-    """An append: streams by number. `knows`: what its tips are taken from."""
+    """An append: streams by number, tags and types by letter. `knows`: what its tips are taken from."""
 
     writes: tuple[int, ...]
     reads: tuple[int, ...]
     knows: Knowledge
     digest: int | None
     fingerprint: int
+    tags: frozenset[str]
+    type: str
+    conditions: tuple["Forbidden", ...]
 
 
+@dataclass(frozen=True)
+class Forbidden:
+    """A condition, `behind` so many of the events that were there when its append was made."""
+
+    items: tuple[tuple[frozenset[str], frozenset[str]], ...]
+    behind: int
+
+    def made(self, run: int, head: int) -> Condition:
+        query = tuple(
+            Item(frozenset(TYPES[type_] for type_ in types), frozenset(f"{run}:{tag}" for tag in tags))
+            for types, tags in self.items
+        )
+        return Condition(query, max(0, head - self.behind))
+
+
+RECEIVED = StockReceived("MUG", "BER", "p", "v", 1, Reference("initial", "i"))
+TYPES = {"r": LocationRegistered.TYPE, "s": RECEIVED.TYPE}
 STREAMS = st.integers(0, 3)
+LETTERS = st.frozensets(st.sampled_from("xyz"), max_size=2)
+FORBIDDEN = st.builds(
+    Forbidden,
+    st.lists(
+        st.tuples(st.frozensets(st.sampled_from("rs"), max_size=1), LETTERS), min_size=1, max_size=2
+    ).map(tuple),
+    st.integers(-2, 4),
+)
 STEP = st.builds(
     Step,
     st.lists(STREAMS, max_size=3).map(tuple),
@@ -42,6 +72,9 @@ STEP = st.builds(
     ),
     st.none() | st.integers(0, 4),
     st.sampled_from([0] * 4 + [1]),
+    LETTERS,
+    st.sampled_from("rrs"),
+    st.just(()) | st.lists(FORBIDDEN, max_size=2).map(tuple),
 )
 AT_ONCE = st.lists(STEP, min_size=1, max_size=6)
 
@@ -59,8 +92,10 @@ class Twins:
         tips: dict[str, Tip] = {}
         begin = self._head
         for steps in history:
-            appends = self._made(steps, run, dict(tips))
-            told = await asyncio.gather(*(self._postgres.append(append) for append in appends))
+            appends = self._made(steps, run, dict(tips), self._head - begin)
+            told = await asyncio.gather(
+                *(self._postgres.append(_shifted(append, begin)) for append in appends)
+            )
             told_by_twin = await asyncio.gather(*(memory.append(append) for append in appends))
             assert [_plain(verdict, begin) for verdict in told] == [
                 _plain(verdict, 0) for verdict in told_by_twin
@@ -69,6 +104,8 @@ class Twins:
                 if isinstance(verdict, Appended):
                     tips |= {event.stream: tip(event) for event in verdict.events}
                     self._head += len(verdict.events)
+            for append in appends:
+                await self._find_the_same(memory, append.conditions, begin)
         there = await self._postgres.read_positions(begin + 1, 1_000)
         in_twin = await memory.read_positions(1, 1_000)
         assert [_where(event, begin) for event in there] == [_where(event, 0) for event in in_twin]
@@ -81,7 +118,18 @@ class Twins:
             stream: [_where(event, begin) for event in events] for stream, events in by_stream.items()
         } == {stream: [_where(event, 0) for event in events] for stream, events in by_stream_in_twin.items()}
 
-    def _made(self, steps: list[Step], run: int, settled: dict[str, Tip]) -> list[Append]:
+    async def _find_the_same(self, memory: Log, conditions: Sequence[Condition], begin: int) -> None:
+        for condition in conditions:
+            for limit in (1, 1_000):
+                after = condition.after
+                found, upto = await self._postgres.read_query(
+                    condition.query, after=begin + after, limit=limit
+                )
+                of_twin, upto_of_twin = await memory.read_query(condition.query, after=after, limit=limit)
+                assert [_where(event, begin) for event in found] == [_where(event, 0) for event in of_twin]
+                assert upto - begin == upto_of_twin
+
+    def _made(self, steps: list[Step], run: int, settled: dict[str, Tip], head: int) -> list[Append]:
         """Tips "after those before" suppose that every append before it succeeds."""
         expected = dict(settled)
         made = []
@@ -105,7 +153,11 @@ class Twins:
                 tips=tips,
                 digest=None if step.digest is None else f"{run:015}{step.digest}".encode(),
                 fingerprint=None if step.digest is None else bytes([step.fingerprint]) * 32,
+                tags=[f"{run}:{tag}" for tag in step.tags],
+                conditions=[forbidden.made(run, head) for forbidden in step.conditions],
             )
+            if step.type == "s":
+                append = replace(append, events=[replace(new, event=RECEIVED) for new in append.events])
             for new in append.events:
                 expected[new.stream] = Tip(expected.get(new.stream, NOTHING).version + 1, new.event_id)
             made.append(append)
@@ -114,6 +166,12 @@ class Twins:
 
 def _name(run: int, number: int) -> str:
     return f"location-{run}-{number}"
+
+
+def _shifted(append: Append, begin: int) -> Append:
+    """For a log that had so many events before this history."""
+    conditions = [replace(condition, after=condition.after + begin) for condition in append.conditions]
+    return replace(append, conditions=conditions)
 
 
 def _where(event: Recorded, begin: int) -> Any:
