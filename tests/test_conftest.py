@@ -34,6 +34,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 
+@pytest.mark.heavy
 def test_tests_that_are_told_to_stop_leave_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "test_waiting.py").write_text(WAITING)
     run = subprocess.Popen(

@@ -166,6 +166,7 @@ async def test_partitions_of_a_wrong_number_are_refused_or_made_again(own_broker
     await refusing.close()
 
 
+@pytest.mark.heavy
 async def test_a_member_that_its_group_gives_nothing_says_so_and_is_served_by_another_group(
     own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
