@@ -161,11 +161,23 @@ async def test_arrays_count_from_one(caller: Caller) -> None:
 
 async def test_a_stream_stands_once_in_the_dictionary(caller: Caller) -> None:
     """Else what one append writes to it would not be seen by the next, which reads it."""
-    streams = {"streams": ["location-A", None, "location-A"], "contexts": ["inventory"] * 3}
-    twice = two_appends() | streams | {"lanes": [LANE_A, None, LANE_A], "tip_streams": [1, 3]}
-    twice |= {"event_counts": [1, 0], "tag_events": [], "tags": []}
-    twice |= {array: two_appends()[array][:1] for array in two_appends() if array.startswith("event_")}
-    await refused(caller, twice | {"event_counts": [1, 0]}, MALFORMED)
+    one_event = two_appends() | {"tag_events": [], "tags": []}
+    one_event |= {array: value[:1] for array, value in one_event.items() if array.startswith("event_")}
+    one_event["event_counts"] = [1, 0]
+    lanes = {"location-A": LANE_A, "location-B": LANE_B, None: None}
+    for streams in (
+        ["location-A", "location-A"],
+        ["location-B", "location-A"],
+        ["location-A", "location-B", "location-A"],
+        ["location-A", None, "location-A"],
+    ):
+        dictionary = {
+            "streams": streams,
+            "contexts": ["inventory"] * len(streams),
+            "lanes": [lanes[name] for name in streams],
+            "tip_streams": [1, len(streams)],
+        }
+        await refused(caller, one_event | dictionary, MALFORMED)
 
 
 async def test_a_condition_that_would_be_overlooked_is_refused(caller: Caller) -> None:

@@ -176,6 +176,20 @@ async def test_what_comes_before_it_in_a_batch_counts(
     assert [type(verdict) for verdict in told] == kinds
 
 
+async def test_a_condition_may_name_a_position_that_only_its_batch_reaches(
+    log: Log, appends: Appends
+) -> None:
+    """As a process does that knows what it has just sent."""
+    told = await answers(
+        log,
+        [
+            appends.of(stream(), stream(), tags="x"),
+            *(appends.of(conditions=none_of(item(tags="x"), after=after)) for after in (1, 2, 3)),
+        ],
+    )
+    assert [type(verdict) for verdict in told] == [Appended, Conflict, Appended, Appended]
+
+
 async def test_what_failed_before_it_in_a_batch_does_not_count(log: Log, appends: Appends) -> None:
     taken = stream()
     await answers(log, [appends.of(taken, digest=b"d" * 16)])

@@ -158,6 +158,8 @@ async def test_a_refusal_that_repeats_a_success_is_a_repeat(log: Log, appends: A
     await appended(log, appends, name, digest=b"6" * 16)
     stale = appends.of(tips={name: NOTHING}, digest=b"6" * 16)
     assert await log.append(stale) == Duplicate(1, 1)
+    assert await log.append(appends.of(digest=b"6" * 16)) == Duplicate(1, 1)
+    assert await log.append(appends.of(digest=b"6" * 16, fingerprint=b"g" * 32)) == Mismatch()
 
 
 async def test_refusals_and_successes_share_a_batch(log: Log, appends: Appends) -> None:
