@@ -46,6 +46,12 @@ async def owner(log_url: str) -> AsyncIterator[Connection]:
 
 def _emptied(url: str) -> str:
     with psycopg.connect(url) as owner:
+        # What the last test left behind, say a batch that still waits for the lock, ends first.
+        owner.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
+            " where datname = current_database() and backend_type = 'client backend'"
+            "   and pid <> pg_backend_pid()"
+        )
         owner.execute("truncate log.events, log.tags, log.requests, log.writers")
     return url
 
