@@ -23,9 +23,11 @@ ROLE: Final = "tallybook_writer"
 POOL_SIZE: Final = 4
 READY_S: Final = 2.0
 
+# Stream by stream, each along its index: nothing is sorted.
 _STREAMS: Final[LiteralString] = (
     "select " + COLUMNS + " from unnest(%s::text[], %s::bigint[]) as u (stream, version)"
-    " join log.events e on e.stream = u.stream and e.version > u.version order by e.stream, e.version"
+    " cross join lateral (select f.* from log.events f"
+    "   where f.stream = u.stream and f.version > u.version order by f.version) e"
 )
 _POSITIONS: Final[LiteralString] = (
     "select " + COLUMNS + " from log.events e where e.position >= %s and e.position < %s order by e.position"
