@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hypothesis import settings
@@ -33,12 +33,21 @@ class Sent:
     flight: InFlight
     append: Append
     leaves: Mapping[str, str]
-    follows: Sequence["Sent"]
+    follows: Sequence["Sent"] = field(repr=False)
     lost: bool = False
 
     @property
     def doomed(self) -> bool:
-        return self.lost or any(sent.doomed for sent in self.follows)
+        """Lost, or behind what is."""
+        before, seen = [self], {self}
+        while before:
+            sent = before.pop()
+            if sent.lost:
+                return True
+            further = set(sent.follows) - seen
+            seen |= further
+            before += further
+        return False
 
 
 class StatesMachine(RuleBasedStateMachine):
