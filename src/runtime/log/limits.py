@@ -58,7 +58,10 @@ def _check_event(append: Append, new: NewEvent) -> None:
         _check_tags(new.tags)
 
 
-def check_query(query: Sequence[Item]) -> None:
+def check_query(query: Sequence[Item], limit: int = 1) -> None:
+    """ValueError for one that no log answers."""
+    if limit < 1:
+        raise ValueError(f"at most {limit} events")
     if not 1 <= len(query) <= MAX_ITEMS or any(len(item.types) > MAX_TAGS for item in query):
         raise ValueError(f"1 to {MAX_ITEMS} items, of {MAX_TAGS} types each at most")
     for item in query:

@@ -62,7 +62,7 @@ class MemoryLog:
     async def read_query(
         self, query: Sequence[Item], *, after: int = 0, limit: int
     ) -> tuple[Sequence[Recorded], int]:
-        check_query(query)
+        check_query(query, limit)
         await asyncio.sleep(0)
         positions = self._positions_of(query, after)[:limit]
         upto = positions[-1] if len(positions) == limit else len(self._events)

@@ -94,7 +94,7 @@ def recorded_of(row: Sequence[Any]) -> Recorded:
 
 def parameters_of(query: Sequence[Item], after: int, limit: int) -> Sequence[object]:
     """Of `QUERY`. ValueError for one that no log answers."""
-    check_query(query)
+    check_query(query, limit)
     items = [{"types": sorted(item.types), "tags": sorted(item.tags)} for item in query]
     return (msgspec.json.encode(items).decode(), after, limit, limit)
 

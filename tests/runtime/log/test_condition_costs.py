@@ -111,9 +111,10 @@ async def test_tags_are_looked_up_by_the_primary_key(
 ) -> None:
     connection, plans = explained
     await connection.execute("select log.positions_of(%s, %s, 100, 10001, 1)", (types, tags))
-    [plan] = [plan for plan in plans if "log.tags" in plan]
-    assert "Seq Scan" not in plan
+    [counted, plan] = [plan for plan in plans if "log.tags" in plan]
+    assert counted.count("using tags_pkey") == 1  # of each tag, up to a thousand
+    assert "Seq Scan" not in counted + plan
     assert "Sort" not in plan
-    assert plan.count("using tags_pkey") == 2  # the first tag's events, and whether they have the others
-    assert 'Index Cond: ((tag = ($2)[1]) AND ("position" > $3) AND ("position" <= $4))' in plan
-    assert 'Index Cond: ((tag = u.tag) AND ("position" = t."position"))' in plan
+    assert plan.count("using tags_pkey") == 2  # the rarest tag's events, and whether they have the others
+    assert 'Index Cond: ((tag = ($7)::text) AND ("position" > $3) AND ("position" <= $4))' in plan
+    assert 'Index Cond: ((tag = (u.tag)::text) AND ("position" = t."position"))' in plan

@@ -339,3 +339,8 @@ async def test_a_reader_finds_by_the_same_queries(log_url: str, appends: Appends
             assert [event.position for event in found] == expected
             assert upto == (expected[-1] if len(expected) == 3 else len(HISTORY))
             assert found == [event for event in await reader.read(0) if event.position in expected]
+
+
+async def test_a_query_asks_for_one_event_at_least(log: Log) -> None:
+    with pytest.raises(ValueError, match="at most 0 events"):
+        await log.read_query([Item(types=frozenset({"a.b.v1"}))], limit=0)

@@ -31,6 +31,8 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+    rarest text;
 begin
     if cardinality(tags) = 0 then
         return query
@@ -40,13 +42,22 @@ begin
         order by e.position
         limit at_most;
     else
+        -- The tag to go along is that which the fewest events have, as far as a look at a thousand tells.
+        select u.tag into rarest from unnest(tags) as u (tag)
+        order by (
+            select count(*) from (
+                select from log.tags t
+                where t.tag = u.tag collate "C" and t.position > after_position and t.position <= upto
+                limit 1000) as first)
+        limit 1;
         return query
         select t.position from log.tags t
-        where t.tag = tags[1] and t.position > after_position and t.position <= upto
+        where t.tag = rarest collate "C" and t.position > after_position and t.position <= upto
             and (cardinality(types) = 0 or t.type = any (types))
             and not exists (
-                select from unnest(tags[2:]) as u (tag)
-                where not exists (select from log.tags o where o.tag = u.tag and o.position = t.position)
+                select from unnest(tags) as u (tag)
+                where u.tag <> rarest
+                    and not exists (select from log.tags o where o.tag = u.tag collate "C" and o.position = t.position)
             )
         order by t.position
         limit at_most;
