@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from commands._states import NotLoaded, Streams
@@ -28,7 +28,7 @@ from commands.ports import (
     Receipt,
     Verdict,
 )
-from commands.shop import Shop
+from commands.shop import Shop, UnderWay
 from domain.envelope import NOTHING, Metadata, Tip
 from domain.values import Event, Rejected
 
@@ -75,6 +75,37 @@ async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
     that had its effect gets the receipt of that effect, whatever would be decided today.
     """
     deadline = asyncio.get_running_loop().time() + MAX_SECONDS
+    while (twin := shop.under_way.get(issued.digest)) is not None:
+        if receipt := await _receipt_of(twin, issued, deadline):
+            return receipt
+    ended: asyncio.Future[Receipt | None] = asyncio.get_running_loop().create_future()
+    shop.under_way[issued.digest] = (issued.fingerprint, ended)
+    receipt = None
+    try:
+        receipt = await _transact(shop, issued, decide, deadline)
+    finally:
+        del shop.under_way[issued.digest]
+        ended.set_result(receipt)
+    return receipt
+
+
+async def _receipt_of(twin: UnderWay, issued: Issued, deadline: float) -> Receipt | None:
+    """Of the same request, sent twice at a time: deciding it twice would only fail what follows it.
+
+    None when that one came to nothing. `KeyReused`; `Contended` at the deadline.
+    """
+    fingerprint, ended = twin
+    try:
+        async with asyncio.timeout_at(deadline):
+            receipt = await asyncio.shield(ended)
+    except TimeoutError:
+        raise Contended from None
+    if receipt is not None and fingerprint != issued.fingerprint:
+        raise KeyReused
+    return replace(receipt, replayed=True) if receipt is not None else None
+
+
+async def _transact(shop: Shop, issued: Issued, decide: Decide, deadline: float) -> Receipt:
     for tries in itertools.count():
         plan = await _planned(shop, issued, decide)
         await shop.reached("before_append")

@@ -1,9 +1,13 @@
 """The shop as its command handlers see it: the ports, the rules, and what this process knows."""
 
+import asyncio
 from typing import Final
 
 from commands._states import States
-from commands.ports import Clock, Ids, Log, NoSnapshots, Reached, Rules, Snapshots, nowhere
+from commands.ports import Clock, Ids, Log, NoSnapshots, Reached, Receipt, Rules, Snapshots, nowhere
+
+UnderWay = tuple[bytes, asyncio.Future[Receipt | None]]
+"""A request's fingerprint, and its receipt when it has ended; None when it came to nothing."""
 
 _NO_SNAPSHOTS: Final = NoSnapshots()
 
@@ -28,4 +32,5 @@ class Shop:
         self.digest_key = digest_key
         self.rules = rules
         self.reached = reached
+        self.under_way: dict[bytes, UnderWay] = {}
         self.states = States(log, snapshots)

@@ -449,13 +449,13 @@ async def test_a_refusal_on_what_came_is_told(till: Till) -> None:
 
 
 async def test_a_double_click_in_flight_has_effect_once(till: Till) -> None:
-    """The second of each pair is decided on what the first will leave: once there is enough, once not."""
-    clicks = await till.starts(
-        till.buys(1, key="a"), till.buys(1, key="a"), till.buys(3, key="b"), till.buys(3, key="b")
-    )
+    """The second of each pair waits for the first: on what that will leave there may not be enough."""
+    firsts = await till.starts(till.buys(1, key="a"), till.buys(3, key="b"))
+    seconds = [asyncio.create_task(till.buys(qty, key=key)) for qty, key in ((1, "a"), (3, "b"))]
+    await asyncio.sleep(0)
     till.log.open()
-    ended = await ends(*clicks)
-    for pair in (ended[:2], ended[2:]):
+    ended = await ends(*firsts, *seconds)
+    for pair in (ended[::2], ended[1::2]):
         first, second = (end for end in pair if isinstance(end, Receipt))
         assert first.events == second.events
         assert {first.replayed, second.replayed} == {False, True}
@@ -506,3 +506,35 @@ async def test_two_processes_that_storm_one_stream_are_all_answered(house: House
         "they did get in each other's way"
     )
     assert [shop.states._ahead for shop in shops] == [{}, {}]
+
+
+async def test_many_copies_of_requests_for_one_thing_make_nobody_conflict(house: House) -> None:
+    await house.sells("MUG", qty=100)
+    shop = house.shop()
+    receipts = await asyncio.gather(
+        *(place_order(shop, house.issued(f"key-{key}"), ONE_MUG) for key in range(20) for _ in range(8))
+    )
+    assert Counter(receipt.replayed for receipt in receipts) == {True: 140, False: 20}
+    assert not [verdict for _, verdict in house.log.given if isinstance(verdict, Conflict)]
+    assert house.stock("MUG").available == 80
+    assert not shop.under_way
+
+
+async def test_a_copy_of_what_came_to_nothing_is_tried_by_itself(house: House) -> None:
+    await house.sells("MUG")
+    shop = house.shop()
+    outcomes = await asyncio.gather(
+        *(place_order(shop, house.issued("key"), ONE_MUG) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [InsufficientStock] * 3
+
+
+async def test_a_copy_that_says_something_else_is_told_so(house: House) -> None:
+    await house.sells("MUG", qty=5)
+    shop = house.shop()
+    outcomes = await asyncio.gather(
+        place_order(shop, house.issued("key", body=1), ONE_MUG),
+        place_order(shop, house.issued("key", body=2), ONE_MUG),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Receipt, KeyReused]

@@ -41,6 +41,8 @@ PARAMETERS: Final = {
 }
 """Of `log.append`, in order."""
 
+COST_OF_ITEM: Final = 16
+"""In rows: looking for what matches an item of a condition, before its tags and types."""
 RESULT: Final = "verdicts, head, at, firsts, counts"
 _2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """From when PostgreSQL counts its microseconds."""
@@ -63,7 +65,12 @@ class Encoded:
         metadata = encode_metadata(append.metadata)
         rows = max(len(append.tips), len(data), 1)
         size = sum(map(len, append.tips)) + sum(map(len, data)) + len(metadata) * len(data)
-        return cls(append, data, metadata, rows, size)
+        words = [tag for new in append.events if new.tags for tag in new.tags]
+        for condition in append.conditions:
+            for item in condition.query:
+                words += [*item.types, *item.tags]
+                rows += COST_OF_ITEM
+        return cls(append, data, metadata, rows + len(words), size + sum(map(len, words)))
 
 
 def parameters_of(batch: Sequence[Encoded], lanes: int) -> list[bytes | None]:

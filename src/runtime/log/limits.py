@@ -7,6 +7,7 @@ from typing import Final
 
 from commands.ports import MAX_EVENTS_PER_APPEND, MAX_STREAMS_PER_APPEND, Append, Item, NewEvent
 from domain import CONTEXTS
+from domain.envelope import NO_EVENT
 from domain.values import ID_PATTERN, category_of
 from runtime.lanes import REMEMBERED
 
@@ -34,8 +35,10 @@ def check(append: Append) -> None:
     for new in append.events:
         _check_event(append, new)
     if append.conditions:
-        if any(not condition.query or condition.after < 0 for condition in append.conditions):
-            raise ValueError("a condition has at least one item, and a position")
+        if any(not condition.query for condition in append.conditions):
+            raise ValueError("a condition has at least one item")
+        for condition in append.conditions:
+            _check_position(condition.after)
         check_query([item for condition in append.conditions for item in condition.query])
     if append.digest is not None and (
         len(append.digest) != DIGEST_BYTES or len(append.fingerprint or b"") != FINGERPRINT_BYTES
@@ -52,20 +55,27 @@ def _check_stream(name: str) -> None:
 def _check_event(append: Append, new: NewEvent) -> None:
     if new.stream not in append.tips:
         raise ValueError(f"an event for {new.stream}, which has no tip")
-    if not _is_id(new.event_id):
+    if not _is_id(new.event_id) or new.event_id == NO_EVENT:
         raise ValueError(f"{new.event_id!r} is not the id of an event: a UUID, in lower case")
     if new.tags:
         _check_tags(new.tags)
 
 
-def check_query(query: Sequence[Item], limit: int = 1) -> None:
+def check_query(query: Sequence[Item], after: int = 0, limit: int = 1) -> None:
     """ValueError for one that no log answers."""
-    if limit < 1:
+    _check_position(after)
+    if not 1 <= limit <= MAX_VERSION:
         raise ValueError(f"at most {limit} events")
     if not 1 <= len(query) <= MAX_ITEMS or any(len(item.types) > MAX_TAGS for item in query):
         raise ValueError(f"1 to {MAX_ITEMS} items, of {MAX_TAGS} types each at most")
     for item in query:
         _check_tags(item.tags)
+        _check_tags(item.types)
+
+
+def _check_position(position: int) -> None:
+    if not 0 <= position <= MAX_VERSION:
+        raise ValueError(f"{position} is no position")
 
 
 def _check_tags(tags: Collection[str]) -> None:
@@ -73,7 +83,7 @@ def _check_tags(tags: Collection[str]) -> None:
         raise ValueError(f"{len(tags)} tags, {MAX_TAGS} at most")
     for tag in tags:
         if not 1 <= len(tag) <= MAX_TAG_CHARS or not _is_storable(tag):
-            raise ValueError(f"{tag!r} is not a tag: 1 to {MAX_TAG_CHARS} characters")
+            raise ValueError(f"{tag!r} is not a tag or a type: 1 to {MAX_TAG_CHARS} characters")
 
 
 def _is_storable(name: str) -> bool:

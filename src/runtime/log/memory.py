@@ -39,7 +39,10 @@ class MemoryLog:
             return Duplicate(first, count) if fingerprint == append.fingerprint else Mismatch()
         if any(self._tip(stream) != tip for stream, tip in append.tips.items()):
             return Conflict()
-        if any(self._positions_of(condition.query, condition.after) for condition in append.conditions):
+        if any(
+            condition.after > len(self._events) or self._positions_of(condition.query, condition.after)
+            for condition in append.conditions
+        ):
             return Conflict()
         ids = {new.event_id for new in append.events}
         if len(ids) < len(append.events) or ids & self._ids:
@@ -62,7 +65,7 @@ class MemoryLog:
     async def read_query(
         self, query: Sequence[Item], *, after: int = 0, limit: int
     ) -> tuple[Sequence[Recorded], int]:
-        check_query(query, limit)
+        check_query(query, after, limit)
         await asyncio.sleep(0)
         positions = self._positions_of(query, after)[:limit]
         upto = positions[-1] if len(positions) == limit else len(self._events)

@@ -22,6 +22,8 @@ from runtime.postgres import Pool, open_pool
 ROLE: Final = "tallybook_writer"
 POOL_SIZE: Final = 4
 READY_S: Final = 2.0
+READ_S: Final = 10.0
+"""For a connection and an answer: a peer may fall silent without a word."""
 
 # Stream by stream, each along its index: nothing is sorted.
 _STREAMS: Final[LiteralString] = (
@@ -74,9 +76,9 @@ class PostgresLog:
         if not self._writer.ready:
             return False
         try:
-            async with self._pool.connection(READY_S) as connection:
+            async with asyncio.timeout(READY_S), self._pool.connection(READY_S) as connection:
                 await connection.execute("select 1")
-        except (psycopg.OperationalError, PoolTimeout):
+        except (psycopg.OperationalError, PoolTimeout, TimeoutError):
             return False
         return True
 
@@ -103,14 +105,22 @@ class PostgresLog:
 
     async def _by_ids(self, event_ids: Sequence[str]) -> Mapping[str, Recorded]:
         # The pool's connections broke with the writer's, likely; found by who asks, each would cost a pause.
-        await self._pool.check()
+        try:
+            async with asyncio.timeout(READ_S):
+                await self._pool.check()
+        except TimeoutError as silent:
+            raise LogUnavailable(f"no answer in {READ_S:.0f} s") from silent
         rows = await self._rows(_IDS, (list(event_ids),)) if event_ids else []
         return {recorded.event_id: recorded for recorded in map(recorded_of, rows)}
 
     async def _rows(self, query: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         try:
-            async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            async with (
+                asyncio.timeout(READ_S),
+                self._pool.connection() as connection,
+                connection.cursor(binary=True) as cursor,
+            ):
                 await cursor.execute(query, parameters)
                 return await cursor.fetchall()
-        except (psycopg.OperationalError, PoolTimeout) as away:
-            raise LogUnavailable(str(away)) from away
+        except (psycopg.OperationalError, PoolTimeout, TimeoutError) as away:
+            raise LogUnavailable(str(away) or f"no answer in {READ_S:.0f} s") from away

@@ -13,7 +13,7 @@ MAX_WAITING: Final = 8_192
 MAX_WAITING_BYTES: Final = 64 * 2**20
 MAX_BATCH_APPENDS: Final = 512
 MAX_BATCH_ROWS: Final = 4_096
-"""Of tips, and of events."""
+"""Of each append its tips or its events, whichever are more, and what tags and conditions cost."""
 MAX_BATCH_BYTES: Final = 8 * 2**20
 WORTH_HALVING: Final = 8
 """From so many rows on, a queue is sent in two batches that overlap."""
@@ -66,15 +66,13 @@ class Queue:
         batch: list[Waiting] = []
         digests: set[bytes] = set()
         enough = self._rows / 2 if half and self._rows >= WORTH_HALVING else self._rows
-        rows = tips = events = size = 0
+        rows = size = 0
         while self._waiting and len(batch) < MAX_BATCH_APPENDS and rows < enough:
             waiting = self._waiting[0]
             rows += waiting.encoded.rows
             encoded, append = waiting.encoded, waiting.encoded.append
-            tips += len(append.tips)
-            events += len(append.events)
             size += encoded.size
-            too_much = max(tips, events) > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
+            too_much = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
             if batch and (too_much or waiting.alone or batch[0].alone or append.digest in digests):
                 break
             if append.digest is not None:

@@ -26,6 +26,8 @@ POOL_SIZE: Final = 4
 BATCH_EVENTS: Final = 1_000
 POLL_S: Final = 0.1
 """How long a subscription sleeps at most: what a lost notification costs."""
+READ_S: Final = 35.0
+"""For a connection and an answer, longer than a statement may take: a peer may fall silent without a word."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 
@@ -94,7 +96,7 @@ def recorded_of(row: Sequence[Any]) -> Recorded:
 
 def parameters_of(query: Sequence[Item], after: int, limit: int) -> Sequence[object]:
     """Of `QUERY`. ValueError for one that no log answers."""
-    check_query(query, limit)
+    check_query(query, after, limit)
     items = [{"types": sorted(item.types), "tags": sorted(item.tags)} for item in query]
     return (msgspec.json.encode(items).decode(), after, limit, limit)
 
@@ -242,9 +244,16 @@ class LogReader:
         return [StoredEvent(*row) for row in await self._rows(query, parameters)]
 
     async def _rows(self, query: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
-        async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-            await cursor.execute(query, parameters)
-            return await cursor.fetchall()
+        try:
+            async with (
+                asyncio.timeout(READ_S),
+                self._pool.connection() as connection,
+                connection.cursor(binary=True) as cursor,
+            ):
+                await cursor.execute(query, parameters)
+                return await cursor.fetchall()
+        except TimeoutError as silent:
+            raise psycopg.OperationalError(f"no answer in {READ_S:.0f} s") from silent
 
 
 async def _first_of(woken: asyncio.Event, seconds: float) -> None:

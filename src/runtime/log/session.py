@@ -13,8 +13,10 @@ from runtime.log.batch import PARAMETERS, RESULT
 from runtime.log.pipeline import Pipeline
 from runtime.postgres import Connection, arguments
 
-CALL_S: Final = 35.0
-"""Longer than the role's statement_timeout: when it passes, the connection is as good as lost."""
+CALL_S: Final = 12.0
+"""Longer than the statement's own time: when it passes, the connection is as good as lost."""
+TIME_OUTS: Final = {"statement_timeout": "10s", "lock_timeout": "8s"}
+"""Of a call; shorter than a door's time for a request, so that clients are told."""
 
 _NAME: Final = "append"
 _PREPARE: Final = (
@@ -38,7 +40,7 @@ class Session:
         """
         try:
             async with asyncio.timeout(CALL_S):
-                connection = await Connection.connect(url, autocommit=True, **arguments(role))
+                connection = await Connection.connect(url, autocommit=True, **arguments(role, **TIME_OUTS))
                 try:
                     begun = await connection.execute(
                         "select generation, incarnation::text, lanes from log.begin_writing(%s)", (writer,)

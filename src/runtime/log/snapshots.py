@@ -40,9 +40,12 @@ PAUSE_S: Final = 0.25
 """Between two batches. Many snapshots of a stream that falls into one pause are one."""
 MAX_TRIES: Final = 3
 RETRY_S: Final = 1.0
+WRITE_S: Final = 10.0
 POOL_SIZE: Final = 2
 WAIT_S: Final = 1.0
 """How long a load, or a batch, waits for a connection. The log is read next; when it is away, it says so."""
+READ_S: Final = 3.0
+"""For the connection and the answer: a peer may fall silent without a word."""
 STATEMENT_TIMEOUT: Final = "5s"
 CHECKSUM_BYTES: Final = 16
 
@@ -137,7 +140,7 @@ class SnapshotStore:
             ):
                 await cursor.execute(_READ, (list(streams), fingerprints))
                 rows = await cursor.fetchall()
-        except (psycopg.Error, PoolTimeout) as away:
+        except (psycopg.Error, PoolTimeout, TimeoutError) as away:
             self._tell("read", "snapshots cannot be read: %s", away)
             return {}
         self._told.discard("read")
@@ -179,8 +182,8 @@ class SnapshotStore:
                 self._offered.clear()
 
     async def _next_batch(self) -> list[Row]:
-        """Others go between two states: encoding a large one takes milliseconds."""
-        rows: list[Row] = []
+        """Others go between two states: encoding a large one takes milliseconds. They may offer one anew."""
+        rows: dict[str, Row] = {}
         size = 0
         while self._waiting and len(rows) < MAX_BATCH and size < MAX_BATCH_BYTES:
             stream, known = self._waiting.popitem(last=False)
@@ -195,10 +198,10 @@ class SnapshotStore:
                 self._too_large.add(stream)
                 logger.warning("the state of %s has %d bytes: it is not kept", stream, len(row.state))
             else:
-                rows.append(row)
+                rows[stream] = row
                 size += len(row.state)
             await asyncio.sleep(0)
-        return rows
+        return list(rows.values())
 
     async def _keep(self, rows: Sequence[Row]) -> None:
         columns = (

@@ -36,6 +36,7 @@ CLOSE_S: Final = 2.0
 STOPPING: Final = "the process is stopping"
 UNCERTAIN_STATES: Final = ("08", "57P")
 """SQLSTATEs after which the commit may or may not have happened: connection, operator intervention."""
+DEADLY: Final = ("FATAL", "PANIC")
 FAULTY_STATES: Final = ("22", "23", "TB003")
 """What one append of a batch can be the fault of; the others are tried again without it."""
 
@@ -154,6 +155,8 @@ class Writer:
     async def _sort_out(self, session: Session, batch: list[Waiting], failed: Exception) -> None:
         """What a failed call means: refused by the database, so nothing is there; or nobody knows yet."""
         state = failed.sqlstate if isinstance(failed, psycopg.Error) else None
+        if isinstance(failed, psycopg.Error) and failed.diag.severity_nonlocalized in DEADLY:
+            state = None  # the session or the server ended, perhaps after the commit
         if state is not None and state.startswith(FAULTY_STATES):
             self._sort_faulty(batch, failed)
             return

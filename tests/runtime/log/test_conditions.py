@@ -76,7 +76,7 @@ def none_of(*query: Item, after: int) -> list[Condition]:
 async def test_a_query_finds_what_a_condition_forbids(log: Log, appends: Appends, name: str) -> None:
     query, matching = QUERIES[name]
     await write_history(log, appends)
-    for after in range(len(HISTORY) + 2):
+    for after in range(len(HISTORY) + 1):
         expected = [position for position in matching if position > after]
         found, upto = await log.read_query(query, after=after, limit=100)
         assert [event.position for event in found] == expected
@@ -179,7 +179,7 @@ async def test_what_comes_before_it_in_a_batch_counts(
 async def test_a_condition_may_name_a_position_that_only_its_batch_reaches(
     log: Log, appends: Appends
 ) -> None:
-    """As a process does that knows what it has just sent."""
+    """As a process does that knows what it has just sent; one that not even its batch reaches is none."""
     told = await answers(
         log,
         [
@@ -187,7 +187,7 @@ async def test_a_condition_may_name_a_position_that_only_its_batch_reaches(
             *(appends.of(conditions=none_of(item(tags="x"), after=after)) for after in (1, 2, 3)),
         ],
     )
-    assert [type(verdict) for verdict in told] == [Appended, Conflict, Appended, Appended]
+    assert [type(verdict) for verdict in told] == [Appended, Conflict, Appended, Conflict]
 
 
 async def test_what_failed_before_it_in_a_batch_does_not_count(log: Log, appends: Appends) -> None:
@@ -344,3 +344,20 @@ async def test_a_reader_finds_by_the_same_queries(log_url: str, appends: Appends
 async def test_a_query_asks_for_one_event_at_least(log: Log) -> None:
     with pytest.raises(ValueError, match="at most 0 events"):
         await log.read_query([Item(types=frozenset({"a.b.v1"}))], limit=0)
+
+
+async def test_a_position_that_the_log_has_not_reached_is_no_ground_for_a_decision(
+    log: Log, appends: Appends
+) -> None:
+    query = (Item(types=frozenset({"location.registered.v1"})),)
+    beyond = replace(appends.of(stream()), conditions=(Condition(query, after=1_000),))
+    assert await log.append(beyond) == Conflict()
+
+
+@pytest.mark.parametrize("after", [-1, 2**63])
+async def test_what_is_no_position_is_told_at_once(log: Log, appends: Appends, after: int) -> None:
+    query = (Item(types=frozenset({"a.b.v1"})),)
+    with pytest.raises(ValueError, match="no position"):
+        await log.read_query(query, after=after, limit=1)
+    with pytest.raises(ValueError, match="no position"):
+        await log.append(replace(appends.of(stream()), conditions=(Condition(query, after=after),)))

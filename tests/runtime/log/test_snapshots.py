@@ -421,6 +421,21 @@ async def test_a_later_offer_takes_the_place_of_an_earlier_one_and_too_many_are_
     assert (written(), dropped()) == (1, 1)
 
 
+async def test_a_stream_that_is_offered_while_its_batch_is_made_costs_the_others_nothing(
+    log: CountingLog, store: SnapshotStore, streamer: Streamer, owner: Connection
+) -> None:
+    for name in (MUG, CUP):
+        await streamer.grows(name, 1)
+    [mug, cup] = await loaded(log, NoSnapshots(), MUG, CUP)
+    dropped = Counted(snapshots.DROPPED)
+    store.offer(CUP, cup)
+    for _ in range(3_000):
+        store.offer(MUG, mug)
+        await asyncio.sleep(0)
+    await kept(owner, {MUG: 1, CUP: 1})
+    assert dropped() == 0
+
+
 async def test_a_state_that_is_too_large_is_not_kept_nor_encoded_again(
     log: CountingLog,
     store: SnapshotStore,

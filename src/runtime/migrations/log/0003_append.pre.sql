@@ -77,7 +77,7 @@ $$;
 -- refusal) is judged in the same way and writes nothing.
 --
 -- A condition without tags has to read the log along: if it would be more than 10,000 events, that is a conflict too,
--- and whoever decides again has read them.
+-- and whoever decides again has read them. So is a position that the log has not reached: it is of a lost history.
 --
 -- What makes holes, or pairs one thing with another, is refused here (TB003). That a new stream's context is the one
 -- of its category, and that an append has a tip for each stream it writes, is left to the caller.
@@ -221,7 +221,8 @@ begin
             if verdict = 1 and in_conditions is not null and exists (
                 select from jsonb_to_recordset(in_conditions) as c (append integer, after bigint, types text[], tags text[])
                 where c.append = i and (
-                    cardinality(c.tags) = 0 and append.head - c.after > 10000
+                    c.after > position
+                    or cardinality(c.tags) = 0 and append.head - c.after > 10000
                     or exists (select from log.positions_of(c.types, c.tags, c.after, append.head, 1))
                     or exists (
                         select from unnest(positions, in_event_types) with ordinality as e (position, type, number)
