@@ -74,7 +74,7 @@ async def test_a_connection_that_is_cut_is_replaced(new_database: Callable[[], s
         await reader.head()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid()"
             )
         assert await audit_api.readiness(reader) == {"log": None}
