@@ -25,6 +25,7 @@ from commands.ports import (
     KeyReused,
     Mismatch,
     NewEvent,
+    OutcomeUnknown,
     Receipt,
     Verdict,
 )
@@ -92,14 +93,14 @@ async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
 async def _receipt_of(twin: UnderWay, issued: Issued, deadline: float) -> Receipt | None:
     """Of the same request, sent twice at a time: deciding it twice would only fail what follows it.
 
-    None when that one came to nothing. `KeyReused`; `Contended` at the deadline.
+    None when that one came to nothing. `KeyReused`; `OutcomeUnknown` at the deadline: it may still be done.
     """
     fingerprint, ended = twin
     try:
         async with asyncio.timeout_at(deadline):
             receipt = await asyncio.shield(ended)
     except TimeoutError:
-        raise Contended from None
+        raise OutcomeUnknown(f"the same request is under way since {MAX_SECONDS:.0f} s") from None
     if receipt is not None and fingerprint != issued.fingerprint:
         raise KeyReused
     return replace(receipt, replayed=True) if receipt is not None else None

@@ -1,12 +1,14 @@
 """Connections to PostgreSQL: each takes its role, and no wait on one is endless."""
 
 import asyncio
+import os
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Final
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, LiteralString
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -95,6 +97,46 @@ async def _check(connection: Connection) -> None:
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
         await AsyncConnectionPool.check_connection(connection)
+
+
+async def fetch(
+    pool: Pool, query: LiteralString, parameters: Sequence[object], *, seconds: float
+) -> list[tuple[Any, ...]]:
+    """All rows, in binary form. OperationalError when there is no connection, or no answer in time."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    async with pool.connection(min(seconds, POOL_WAIT_S)) as connection:
+        with _silent_until(deadline, connection):
+            async with connection.cursor(binary=True) as cursor:
+                await cursor.execute(query, parameters)
+                return await cursor.fetchall()
+
+
+@contextmanager
+def _silent_until(deadline: float, connection: Connection) -> Iterator[None]:
+    """Cuts a connection on which something is still awaited at the deadline. OperationalError if it was.
+
+    Cancelling what waits would be no bound: psycopg first asks the peer to cancel the query, and waits for
+    that for ten seconds; a peer may have fallen silent without a word.
+    """
+    began = asyncio.get_running_loop().time()
+    cut = False
+
+    def cuts() -> None:
+        nonlocal cut
+        cut = True
+        if not connection.closed:
+            with socket.socket(fileno=os.dup(connection.fileno())) as theirs:
+                theirs.shutdown(socket.SHUT_RDWR)
+
+    cutting = asyncio.get_running_loop().call_at(deadline, cuts)
+    try:
+        yield
+    except OperationalError as ended:
+        if cut:
+            raise OperationalError(f"no answer in {deadline - began:.1f} s") from ended
+        raise
+    finally:
+        cutting.cancel()
 
 
 @asynccontextmanager

@@ -520,6 +520,18 @@ async def test_many_copies_of_requests_for_one_thing_make_nobody_conflict(house:
     assert not shop.under_way
 
 
+async def test_a_copy_that_waits_in_vain_is_not_told_that_nothing_was_done(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await till.starts(till.buys(1, key="a"), till.adjusts(1))
+    monkeypatch.setattr(_transact, "MAX_SECONDS", 0.1)
+    with pytest.raises(OutcomeUnknown):
+        await till.buys(1, key="a")
+    assert not first.done()
+    till.log.open()
+    assert [type(end) for end in await ends(first, second)] == [Receipt, Receipt]
+
+
 async def test_a_copy_of_what_came_to_nothing_is_tried_by_itself(house: House) -> None:
     await house.sells("MUG")
     shop = house.shop()

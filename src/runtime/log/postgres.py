@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg_pool import PoolTimeout
 from uuid_utils import uuid7
 
 from commands.ports import Append, Item, LogUnavailable, Verdict
@@ -17,7 +16,7 @@ from runtime.log.reading import COLUMNS, QUERY, matching, parameters_of, recorde
 from runtime.log.session import Session
 from runtime.log.waking import wake_readers
 from runtime.log.writer import Begin, Writer
-from runtime.postgres import Pool, open_pool
+from runtime.postgres import Pool, fetch, open_pool
 
 ROLE: Final = "tallybook_writer"
 POOL_SIZE: Final = 4
@@ -76,9 +75,8 @@ class PostgresLog:
         if not self._writer.ready:
             return False
         try:
-            async with asyncio.timeout(READY_S), self._pool.connection(READY_S) as connection:
-                await connection.execute("select 1")
-        except (psycopg.OperationalError, PoolTimeout, TimeoutError):
+            await fetch(self._pool, "select 1", (), seconds=READY_S)
+        except psycopg.OperationalError:
             return False
         return True
 
@@ -115,12 +113,6 @@ class PostgresLog:
 
     async def _rows(self, query: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         try:
-            async with (
-                asyncio.timeout(READ_S),
-                self._pool.connection() as connection,
-                connection.cursor(binary=True) as cursor,
-            ):
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall()
-        except (psycopg.OperationalError, PoolTimeout, TimeoutError) as away:
-            raise LogUnavailable(str(away) or f"no answer in {READ_S:.0f} s") from away
+            return await fetch(self._pool, query, parameters, seconds=READ_S)
+        except psycopg.OperationalError as away:
+            raise LogUnavailable(str(away)) from away

@@ -69,8 +69,8 @@ class Queue:
         rows = size = 0
         while self._waiting and len(batch) < MAX_BATCH_APPENDS and rows < enough:
             waiting = self._waiting[0]
-            rows += waiting.encoded.rows
             encoded, append = waiting.encoded, waiting.encoded.append
+            rows += encoded.rows
             size += encoded.size
             too_much = rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES
             if batch and (too_much or waiting.alone or batch[0].alone or append.digest in digests):

@@ -17,7 +17,7 @@ from domain import CONTEXTS
 from domain.envelope import NO_EVENT, Mark, Recorded
 from runtime.codec import decode, decode_metadata
 from runtime.log.limits import check_query
-from runtime.postgres import Pool, connect, open_pool
+from runtime.postgres import Pool, connect, fetch, open_pool
 
 logger = logging.getLogger(__name__)
 
@@ -244,16 +244,7 @@ class LogReader:
         return [StoredEvent(*row) for row in await self._rows(query, parameters)]
 
     async def _rows(self, query: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
-        try:
-            async with (
-                asyncio.timeout(READ_S),
-                self._pool.connection() as connection,
-                connection.cursor(binary=True) as cursor,
-            ):
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall()
-        except TimeoutError as silent:
-            raise psycopg.OperationalError(f"no answer in {READ_S:.0f} s") from silent
+        return await fetch(self._pool, query, parameters, seconds=READ_S)
 
 
 async def _first_of(woken: asyncio.Event, seconds: float) -> None:

@@ -18,13 +18,12 @@ from typing import Any, Final, LiteralString
 import msgspec
 import psycopg
 from prometheus_client import Counter
-from psycopg_pool import PoolTimeout
 
 from commands.ports import Known
 from domain.envelope import Tip
 from domain.values import Aggregate
 from runtime.log.postgres import ROLE
-from runtime.postgres import Connection, Pool, open_pool
+from runtime.postgres import Connection, Pool, fetch, open_pool
 from runtime.state_codec import FINGERPRINTS, decode_state, encode_state
 
 logger = logging.getLogger(__name__)
@@ -41,11 +40,10 @@ PAUSE_S: Final = 0.25
 MAX_TRIES: Final = 3
 RETRY_S: Final = 1.0
 WRITE_S: Final = 10.0
-POOL_SIZE: Final = 2
-WAIT_S: Final = 1.0
-"""How long a load, or a batch, waits for a connection. The log is read next; when it is away, it says so."""
-READ_S: Final = 3.0
 """For the connection and the answer: a peer may fall silent without a word."""
+POOL_SIZE: Final = 2
+READ_S: Final = 2.0
+"""For the connection and the answer. The log is read next; when it is away, it says so."""
 STATEMENT_TIMEOUT: Final = "5s"
 CHECKSUM_BYTES: Final = 16
 
@@ -134,13 +132,8 @@ class SnapshotStore:
     async def read(self, streams: Mapping[str, Aggregate[Any, Any]]) -> Mapping[str, Known]:
         fingerprints = [FINGERPRINTS[aggregate.category] for aggregate in streams.values()]
         try:
-            async with (
-                self._pool.connection(WAIT_S) as connection,
-                connection.cursor(binary=True) as cursor,
-            ):
-                await cursor.execute(_READ, (list(streams), fingerprints))
-                rows = await cursor.fetchall()
-        except (psycopg.Error, PoolTimeout, TimeoutError) as away:
+            rows = await fetch(self._pool, _READ, (list(streams), fingerprints), seconds=READ_S)
+        except psycopg.Error as away:
             self._tell("read", "snapshots cannot be read: %s", away)
             return {}
         self._told.discard("read")
@@ -214,7 +207,7 @@ class SnapshotStore:
         )
         for _ in range(MAX_TRIES):
             try:
-                async with self._pool.connection(WAIT_S) as connection:
+                async with asyncio.timeout(WRITE_S), self._pool.connection(WRITE_S) as connection:
                     written = await connection.execute(_WRITE, columns)
             except Exception as away:  # noqa: BLE001 - the task must live on; logged
                 self._tell("write", "snapshots cannot be written: %s", away)

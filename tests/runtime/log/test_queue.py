@@ -1,12 +1,14 @@
 """The queue before the writer: first in, first out, within limits."""
 
+from dataclasses import replace
+
 import pytest
 from log_tools import Appends, stream
 
-from commands.ports import Conflict, LogFull
+from commands.ports import Condition, Conflict, Item, LogFull
 from domain.envelope import NOTHING
 from runtime.log import queue
-from runtime.log.batch import Encoded
+from runtime.log.batch import COST_OF_ITEM, Encoded
 from runtime.log.queue import Queue
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +36,17 @@ async def test_a_batch_has_limits_but_takes_any_one_append(
     monkeypatch.setattr(queue, "MAX_BATCH_BYTES", 1)
     put = [waiting.put(encoded(appends)) for _ in range(2)]
     assert [waiting.next_batch(half=False), waiting.next_batch(half=False)] == [put[:1], put[1:]]
+
+
+async def test_tags_and_conditions_count_too(appends: Appends) -> None:
+    plain = appends.of(stream())
+    [new] = plain.events
+    tagged = Encoded.of(replace(plain, events=[replace(new, tags=frozenset({"sku:A", "sku:B"}))]))
+    item = Item(frozenset({"order_placed"}), frozenset({"sku:A", "sku:B"}))
+    conditioned = Encoded.of(replace(plain, conditions=(Condition((item, item), after=0),)))
+    bare = Encoded.of(plain)
+    assert (tagged.rows - bare.rows, tagged.size - bare.size) == (2, 10)
+    assert (conditioned.rows - bare.rows, conditioned.size - bare.size) == (2 * (COST_OF_ITEM + 3), 2 * 22)
 
 
 async def test_twins_do_not_share_a_batch_and_keep_their_turn(appends: Appends) -> None:

@@ -482,7 +482,8 @@ async def test_without_a_database_there_are_no_snapshots_and_no_trouble(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(snapshots, "WAIT_S", 0.2)
+    monkeypatch.setattr(snapshots, "READ_S", 0.2)
+    monkeypatch.setattr(snapshots, "WRITE_S", 0.2)
     await streamer.grows(MUG, 100)
     dropped = Counted(snapshots.DROPPED)
     async with SnapshotStore.open(f"postgresql://postgres@127.0.0.1:{free_port()}/none") as away:
@@ -626,7 +627,7 @@ async def test_states_that_are_evicted_and_loaded_again_while_others_fly(
 
 async def test_a_log_that_is_away_too_is_told_as_such(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "POOL_WAIT_S", 0.5)
-    monkeypatch.setattr(snapshots, "WAIT_S", 0.2)
+    monkeypatch.setattr(snapshots, "READ_S", 0.2)
     async with (
         wire_to(url) as (wire, through),
         PostgresLog.open(through) as log,
