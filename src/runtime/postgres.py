@@ -5,7 +5,7 @@ import os
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, LiteralString
 
 from psycopg import AsyncConnection, OperationalError
@@ -125,7 +125,7 @@ def _silent_until(deadline: float, connection: Connection) -> Iterator[None]:
         nonlocal cut
         cut = True
         if not connection.closed:
-            with socket.socket(fileno=os.dup(connection.fileno())) as theirs:
+            with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as theirs:
                 theirs.shutdown(socket.SHUT_RDWR)
 
     cutting = asyncio.get_running_loop().call_at(deadline, cuts)
