@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from commands._states import NotLoaded, Streams
@@ -103,7 +103,7 @@ async def _receipt_of(twin: UnderWay, issued: Issued, deadline: float) -> Receip
         raise OutcomeUnknown(f"the same request is under way since {MAX_SECONDS:.0f} s") from None
     if receipt is not None and fingerprint != issued.fingerprint:
         raise KeyReused
-    return replace(receipt, replayed=True) if receipt is not None else None
+    return receipt._replace(replayed=True) if receipt is not None else None
 
 
 async def _transact(shop: Shop, issued: Issued, decide: Decide, deadline: float) -> Receipt:

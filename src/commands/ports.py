@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from domain.envelope import Actor, Metadata, Recorded, Tip
 from domain.values import Aggregate, Event, Rejected
@@ -12,8 +12,7 @@ MAX_STREAMS_PER_APPEND = 1_024
 MAX_EVENTS_PER_APPEND = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """`tags` are what conditions can find it by: 1 to 120 characters each, say `customer:0190…`."""
 
     stream: str
@@ -38,8 +37,7 @@ class Condition:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """All of it or nothing of it.
 
     `tips` names every stream the decision read or writes; `events` are in order, versions follow from the
@@ -56,8 +54,7 @@ class Append:
     conditions: Sequence[Condition] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The events as recorded, in order, at consecutive positions; none for a refusal whose tips held."""
 
     events: tuple[Recorded, ...]
@@ -128,8 +125,7 @@ class OutcomeUnknown(Exception):
     """The connection broke while committing; the same request sent again finds out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """The state of a stream after its event at `tip`; `occurred_at` is the latest time that led to it."""
 
     aggregate: Aggregate[Any, Any]
@@ -213,8 +209,7 @@ class Issued:
     if_match: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What a command wrote. `replayed`: it had been written before, by the same request."""
 
     events: tuple[Recorded, ...]

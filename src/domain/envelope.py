@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from domain.values import Event
 
@@ -30,8 +30,7 @@ class Metadata:
     trace_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An event as it stands in the log: `version` counts from 1 in its stream, `position` in the log."""
 
     position: int
@@ -49,8 +48,7 @@ class Recorded:
         return self.event.TYPE
 
 
-@dataclass(frozen=True, slots=True)
-class Tip:
+class Tip(NamedTuple):
     """The last event of a stream that a decision has seen. Version 0 with `NO_EVENT`: must not exist."""
 
     version: int

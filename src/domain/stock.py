@@ -6,7 +6,7 @@ records that first: correctness never depends on a timer.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal, NamedTuple, assert_never
 
@@ -161,16 +161,15 @@ class Reservation:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
+class Stock(NamedTuple):
     """`held` by reservation id, `commitments` (units) by (order id, line id); `item` is None before all."""
 
     item: Item | None = None
     on_hand: int = 0
     reserved: int = 0
     committed: int = 0
-    held: Mapping[str, Reservation] = field(default_factory=dict)
-    commitments: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    held: Mapping[str, Reservation] = {}
+    commitments: Mapping[tuple[str, str], int] = {}
 
     @property
     def available(self) -> int:
@@ -184,20 +183,19 @@ def item_of(event: StockFact) -> Item:
 def evolve(state: Stock, event: StockEvent) -> Stock:
     match event:
         case StockReceived():
-            return replace(state, item=item_of(event), on_hand=state.on_hand + event.qty)
+            return state._replace(item=item_of(event), on_hand=state.on_hand + event.qty)
         case StockAdjusted():
-            return replace(state, item=item_of(event), on_hand=state.on_hand + event.delta)
+            return state._replace(item=item_of(event), on_hand=state.on_hand + event.delta)
         case StockReserved():
             held = Reservation(event.reservation_id, event.qty, event.holder, event.expires_at)
-            return replace(
-                state, reserved=state.reserved + event.qty, held={**state.held, event.reservation_id: held}
+            return state._replace(
+                reserved=state.reserved + event.qty, held={**state.held, event.reservation_id: held}
             )
         case ReservationReleased() | ReservationExpired():
             return _no_longer_held(state, event.reservation_id, event.qty)
         case ReservationCommitted():
             line = (event.order_id, event.line_id)
-            return replace(
-                _no_longer_held(state, event.reservation_id, event.qty),
+            return _no_longer_held(state, event.reservation_id, event.qty)._replace(
                 committed=state.committed + event.qty,
                 commitments={**state.commitments, line: state.commitments.get(line, 0) + event.qty},
             )
@@ -205,7 +203,7 @@ def evolve(state: Stock, event: StockEvent) -> Stock:
             line = (event.order_id, event.line_id)
             left = {**state.commitments, line: state.commitments.get(line, 0) - event.qty}
             kept = {line: qty for line, qty in left.items() if qty}
-            return replace(state, committed=state.committed - event.qty, commitments=kept)
+            return state._replace(committed=state.committed - event.qty, commitments=kept)
         case StockDepleted() | StockReplenished():
             return state
         case _:
@@ -214,7 +212,7 @@ def evolve(state: Stock, event: StockEvent) -> Stock:
 
 def _no_longer_held(state: Stock, reservation_id: str, qty: int) -> Stock:
     held = {ident: held for ident, held in state.held.items() if ident != reservation_id}
-    return replace(state, reserved=state.reserved - qty, held=held)
+    return state._replace(reserved=state.reserved - qty, held=held)
 
 
 STOCK = Aggregate("stock", Stock(), evolve)

@@ -1,10 +1,9 @@
 """A batch of appends as the arrays that `log.append` takes: a stream stands once, the rest points at it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from psycopg import pq
@@ -48,8 +47,7 @@ _2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """From when PostgreSQL counts its microseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """An append and the bytes of its events; `rows` and `size` (bytes, about) are what it has in a batch."""
 
     append: Append

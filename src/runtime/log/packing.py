@@ -11,7 +11,7 @@ _EMPTY: Final = struct.Struct(">3i")
 _HEADER: Final = struct.Struct(">5i")
 _length: Final = struct.Struct(">i").pack
 _NULL: Final = _length(-1)
-_UUID_LENGTH: Final = _length(16)
+_UUID_LENGTH: Final = _length(16).hex()
 
 
 def smallints(values: Sequence[int]) -> bytes:
@@ -40,7 +40,7 @@ def blobs(values: Collection[bytes | None]) -> bytes:
 def uuids(values: Collection[str]) -> bytes:
     """In their canonical text form."""
     return _array(
-        UUID, len(values), [_UUID_LENGTH + bytes.fromhex(value.replace("-", "")) for value in values]
+        UUID, len(values), (bytes.fromhex("".join([_UUID_LENGTH + v for v in values]).replace("-", "")),)
     )
 
 

@@ -58,7 +58,7 @@ def of_type(append: Append, type_: str) -> Append:
     if type_ == REGISTERED:
         return append
     received = StockReceived("MUG", "BER", "p", "v", 1, Reference("initial", "i"))
-    return replace(append, events=[replace(new, event=received) for new in append.events])
+    return append._replace(events=[new._replace(event=received) for new in append.events])
 
 
 async def write_history(log: Log, appends: Appends) -> None:
@@ -224,7 +224,7 @@ async def test_a_repeat_is_a_repeat_whatever_its_conditions(log: Log, appends: A
     claim = appends.of(stream(), tags="x", digest=b"d" * 16, conditions=conditions)
     [first] = await answers(log, [claim])
     assert isinstance(first, Appended)
-    another = replace(claim, fingerprint=b"g" * 32)
+    another = claim._replace(fingerprint=b"g" * 32)
     refusal = appends.of(digest=b"d" * 16, conditions=conditions)
     other = appends.of(stream(), tags="x", conditions=conditions)
     told = await answers(log, [other, claim, another, refusal])
@@ -256,8 +256,8 @@ async def test_who_conflicts_reads_on_and_decides_again(log: Log, appends: Appen
 async def test_each_event_has_its_own_tags(log: Log, appends: Appends) -> None:
     append = appends.of(*(stream() for _ in range(3)))
     tags = ["p", "pq", ""]
-    events = [replace(new, tags=frozenset(of)) for new, of in zip(append.events, tags, strict=True)]
-    await answers(log, [appends.of(stream(), tags="q"), replace(append, events=events), appends.of(stream())])
+    events = [new._replace(tags=frozenset(of)) for new, of in zip(append.events, tags, strict=True)]
+    await answers(log, [appends.of(stream(), tags="q"), append._replace(events=events), appends.of(stream())])
     for query, expected in [(item(tags="p"), [2, 3]), (item(tags="q"), [1, 3]), (item(tags="qp"), [3])]:
         found, upto = await log.read_query([query], limit=10)
         assert ([event.position for event in found], upto) == (expected, 5)
@@ -278,7 +278,7 @@ async def test_tags_are_told_apart_to_the_letter(log: Log, appends: Appends) -> 
     for tag in tags:
         [verdict] = await answers(
             log,
-            [replace(one := appends.of(stream()), events=[replace(one.events[0], tags=frozenset([tag]))])],
+            [(one := appends.of(stream()))._replace(events=[one.events[0]._replace(tags=frozenset([tag]))])],
         )
         assert isinstance(verdict, Appended)
     for position, tag in enumerate(tags, start=1):
@@ -311,7 +311,7 @@ async def test_what_no_log_looks_for(log: Log, appends: Appends, query: tuple[It
     if query and query[0].tags:
         good = appends.of(stream())
         with pytest.raises(ValueError, match="tag"):
-            await log.append(replace(good, events=[replace(good.events[0], tags=query[0].tags)]))
+            await log.append(good._replace(events=[good.events[0]._replace(tags=query[0].tags)]))
     with pytest.raises(ValueError, match="position"):
         await log.append(appends.of(stream(), conditions=none_of(item(), after=-1)))
     assert await log.read_positions(1, 10) == []
@@ -320,7 +320,7 @@ async def test_what_no_log_looks_for(log: Log, appends: Appends, query: tuple[It
 async def test_the_limits_of_conditions(log: Log, appends: Appends) -> None:
     tags = [f"{n:0120}" for n in range(limits.MAX_TAGS)]
     one = appends.of(stream())
-    full = replace(one, events=[replace(one.events[0], tags=frozenset(tags))])
+    full = one._replace(events=[one.events[0]._replace(tags=frozenset(tags))])
     query = tuple(Item(frozenset(tags), frozenset([*tags[1:], f"other{n}"])) for n in range(limits.MAX_ITEMS))
     told = await answers(log, [full, appends.of(stream(), conditions=[Condition(query, 0)])])
     assert [type(verdict) for verdict in told] == [Appended, Appended]
@@ -350,7 +350,7 @@ async def test_a_position_that_the_log_has_not_reached_is_no_ground_for_a_decisi
     log: Log, appends: Appends
 ) -> None:
     query = (Item(types=frozenset({"location.registered.v1"})),)
-    beyond = replace(appends.of(stream()), conditions=(Condition(query, after=1_000),))
+    beyond = appends.of(stream())._replace(conditions=(Condition(query, after=1_000),))
     assert await log.append(beyond) == Conflict()
 
 
@@ -360,4 +360,4 @@ async def test_what_is_no_position_is_told_at_once(log: Log, appends: Appends, a
     with pytest.raises(ValueError, match="no position"):
         await log.read_query(query, after=after, limit=1)
     with pytest.raises(ValueError, match="no position"):
-        await log.append(replace(appends.of(stream()), conditions=(Condition(query, after=after),)))
+        await log.append(appends.of(stream())._replace(conditions=(Condition(query, after=after),)))

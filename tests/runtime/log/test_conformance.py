@@ -197,7 +197,7 @@ async def test_every_stream_asked_for_is_a_key(log: Log, appends: Appends) -> No
 async def test_an_event_id_is_used_once(log: Log, appends: Appends) -> None:
     [event] = await appended(log, appends, stream())
     again = appends.of(stream())
-    again = replace(again, events=[replace(again.events[0], event_id=event.event_id)])
+    again = again._replace(events=[again.events[0]._replace(event_id=event.event_id)])
     others = [appends.of(stream()) for _ in range(3)]
     verdicts = await asyncio.gather(
         *(log.append(append) for append in [others[0], again, *others[1:]]), return_exceptions=True
@@ -205,7 +205,7 @@ async def test_an_event_id_is_used_once(log: Log, appends: Appends) -> None:
     assert isinstance(verdicts[1], ValueError)
     assert all(isinstance(verdict, Appended) for verdict in [verdicts[0], *verdicts[2:]])
     twice = appends.of(stream(), stream())
-    twice = replace(twice, events=[replace(new, event_id=appends.ids.new()) for new in twice.events[:1]] * 2)
+    twice = twice._replace(events=[new._replace(event_id=appends.ids.new()) for new in twice.events[:1]] * 2)
     with pytest.raises(ValueError, match="event"):
         await log.append(twice)
     assert [event.position for event in await log.read_positions(1, 10)] == [1, 2, 3, 4]
@@ -232,15 +232,15 @@ async def test_what_no_log_takes(log: Log, appends: Appends) -> None:
     new = good.events[0]
     naive = replace(good.metadata, occurred_at=T0.replace(tzinfo=None))
     for bad in [
-        replace(good, tips={name: Tip(-1, NO_EVENT)}),
-        replace(good, tips={name: Tip(2**63, NO_EVENT)}),
-        replace(good, tips={name: Tip(0, "nil")}),
-        replace(good, tips={stream(): NOTHING}),
-        replace(good, events=[replace(new, event_id=new.event_id.upper())]),
-        replace(good, events=[replace(new, event=LocationRegistered("A", "a\0b", "DE"))]),
-        replace(good, digest=b"a"),
-        replace(good, fingerprint=None),
-        replace(good, metadata=naive),
+        good._replace(tips={name: Tip(-1, NO_EVENT)}),
+        good._replace(tips={name: Tip(2**63, NO_EVENT)}),
+        good._replace(tips={name: Tip(0, "nil")}),
+        good._replace(tips={stream(): NOTHING}),
+        good._replace(events=[new._replace(event_id=new.event_id.upper())]),
+        good._replace(events=[new._replace(event=LocationRegistered("A", "a\0b", "DE"))]),
+        good._replace(digest=b"a"),
+        good._replace(fingerprint=None),
+        good._replace(metadata=naive),
     ]:
         with pytest.raises(ValueError):  # noqa: PT011 - each says something else
             await log.append(bad)

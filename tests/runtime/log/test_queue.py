@@ -1,7 +1,5 @@
 """The queue before the writer: first in, first out, within limits."""
 
-from dataclasses import replace
-
 import pytest
 from log_tools import Appends, stream
 
@@ -41,9 +39,9 @@ async def test_a_batch_has_limits_but_takes_any_one_append(
 async def test_tags_and_conditions_count_too(appends: Appends) -> None:
     plain = appends.of(stream())
     [new] = plain.events
-    tagged = Encoded.of(replace(plain, events=[replace(new, tags=frozenset({"sku:A", "sku:B"}))]))
+    tagged = Encoded.of(plain._replace(events=[new._replace(tags=frozenset({"sku:A", "sku:B"}))]))
     item = Item(frozenset({"order_placed"}), frozenset({"sku:A", "sku:B"}))
-    conditioned = Encoded.of(replace(plain, conditions=(Condition((item, item), after=0),)))
+    conditioned = Encoded.of(plain._replace(conditions=(Condition((item, item), after=0),)))
     bare = Encoded.of(plain)
     assert (tagged.rows - bare.rows, tagged.size - bare.size) == (2, 10)
     assert (conditioned.rows - bare.rows, conditioned.size - bare.size) == (2 * (COST_OF_ITEM + 3), 2 * 22)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -70,7 +69,7 @@ async def test_what_was_committed_before_the_answer_was_lost_is_found(
     unknown, settled = counted("unknown"), counted("settled")
     name = stream()
     batch = [appends.of(name, stream(), name, digest=appends.digest()) for _ in range(2)]
-    batch[1] = replace(batch[1], tips=dict.fromkeys(batch[1].tips, NOTHING))  # a conflict
+    batch[1] = batch[1]._replace(tips=dict.fromkeys(batch[1].tips, NOTHING))  # a conflict
     batch += [appends.of(stream(), stream(), digest=appends.digest()) for _ in range(4)]
     async with wire_to(log_url) as (wire, url), PostgresLog.open(url) as log:
         wire.deaf = True
@@ -170,8 +169,8 @@ async def test_an_id_that_the_log_had_already_is_no_proof_of_a_commit(
         [written] = await answers(log, [appends.of(stream())])
         assert isinstance(written, Appended)
         new = appends.of(stream(), *(stream() for _ in range(more)))
-        used = replace(
-            new, events=[replace(new.events[0], event_id=written.events[0].event_id), *new.events[1:]]
+        used = new._replace(
+            events=[new.events[0]._replace(event_id=written.events[0].event_id), *new.events[1:]]
         )
         await owner.execute(LOCK)
         waiting = [await sent(log, used, flying=1), await sent(log, appends.of(stream()), flying=2)]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -137,7 +136,7 @@ class Streamer:
             NewEvent(name, self._appends.ids.new(), _event(tip.version + number))
             for number in range(1, events + 1)
         ]
-        append = replace(self._appends.of(name), tips={name: tip}, events=new)
+        append = self._appends.of(name)._replace(tips={name: tip}, events=new)
         verdict = await self._log.append(append)
         assert isinstance(verdict, Appended)
         last = verdict.events[-1]
@@ -394,8 +393,8 @@ async def test_of_two_processes_the_newer_snapshot_stays(
         for name in reversed(names):
             store.offer(name, older[name])
             other.offer(name, older[name])
-        other.offer(MUG, replace(older[names[0]], tip=Tip(1, Uuid7s().new())))
-        store.offer(CUP, replace(older[names[0]], tip=Tip(1, Uuid7s().new())))
+        other.offer(MUG, older[names[0]]._replace(tip=Tip(1, Uuid7s().new())))
+        store.offer(CUP, older[names[0]]._replace(tip=Tip(1, Uuid7s().new())))
         await kept(owner, {MUG: 1, CUP: 1} | dict.fromkeys(names, 200))
         assert len(names) + 2 <= written() <= 2 * len(names) + 2
     assert await store.read(dict.fromkeys(names, STOCK)) == newer
@@ -457,7 +456,7 @@ async def test_a_state_that_is_too_large_is_not_kept_nor_encoded_again(
     dropped = Counted(snapshots.DROPPED)
     for version in (1, 2):
         store.offer(MUG, large)
-        store.offer(CUP, replace(small, tip=replace(small.tip, version=version)))
+        store.offer(CUP, small._replace(tip=small.tip._replace(version=version)))
         await kept(owner, {CUP: version})
     assert dropped() == 2
     assert encoded.count(large.state) == 1
@@ -469,7 +468,7 @@ async def test_a_state_that_cannot_be_kept_stops_no_other(
     await streamer.grows(MUG, 9)
     [known] = await loaded(log, NoSnapshots(), MUG)
     dropped = Counted(snapshots.DROPPED)
-    store.offer(CUP, replace(known, state=replace(known.state, on_hand=2**70)))
+    store.offer(CUP, known._replace(state=known.state._replace(on_hand=2**70)))
     store.offer(MUG, known)
     await kept(owner, {MUG: 9})
     assert dropped() == 1

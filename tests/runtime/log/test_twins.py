@@ -143,9 +143,9 @@ class Twins:
                 case "nothing":
                     tips = dict.fromkeys(tips, NOTHING)
                 case "another event":
-                    tips = {name: replace(tip, event_id=self._wrong) for name, tip in tips.items()}
+                    tips = {name: tip._replace(event_id=self._wrong) for name, tip in tips.items()}
                 case "a version ahead":
-                    tips = {name: replace(tip, version=tip.version + 1) for name, tip in tips.items()}
+                    tips = {name: tip._replace(version=tip.version + 1) for name, tip in tips.items()}
                 case "settled" | "after those before":
                     pass
             append = self._appends.of(
@@ -157,7 +157,7 @@ class Twins:
                 conditions=[forbidden.made(run, head) for forbidden in step.conditions],
             )
             if step.type == "s":
-                append = replace(append, events=[replace(new, event=RECEIVED) for new in append.events])
+                append = append._replace(events=[new._replace(event=RECEIVED) for new in append.events])
             for new in append.events:
                 expected[new.stream] = Tip(expected.get(new.stream, NOTHING).version + 1, new.event_id)
             made.append(append)
@@ -171,11 +171,11 @@ def _name(run: int, number: int) -> str:
 def _shifted(append: Append, begin: int) -> Append:
     """For a log that had so many events before this history."""
     conditions = [replace(condition, after=condition.after + begin) for condition in append.conditions]
-    return replace(append, conditions=conditions)
+    return append._replace(conditions=conditions)
 
 
 def _where(event: Recorded, begin: int) -> Any:
-    return replace(event, position=event.position - begin, recorded_at=T0)
+    return event._replace(position=event.position - begin, recorded_at=T0)
 
 
 def _plain(verdict: Verdict, begin: int) -> Any:

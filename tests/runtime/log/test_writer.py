@@ -39,7 +39,7 @@ def kinds(told: list[Any]) -> list[type]:
 
 def with_id_of(append: Append, event: Recorded) -> Append:
     """No log takes it: the id is another event's."""
-    return replace(append, events=[replace(append.events[0], event_id=event.event_id)])
+    return append._replace(events=[append.events[0]._replace(event_id=event.event_id)])
 
 
 async def test_a_second_batch_is_sent_while_the_first_is_in_flight(
@@ -153,7 +153,7 @@ async def test_an_append_that_cannot_even_be_packed_hurts_nobody_else(log_url: s
     async with PostgresLog.open(log_url) as log:
         good = [appends.of(stream()) for _ in range(4)]
         new = appends.of(stream())
-        bad = replace(new, events=[replace(new.events[0], event_id="none")])
+        bad = new._replace(events=[new.events[0]._replace(event_id="none")])
         told = [log._writer.put(Encoded.of(append)).verdict for append in [*good[:2], bad, *good[2:]]]
         assert kinds(await asyncio.gather(*told, return_exceptions=True)) == [
             *[Appended] * 2,
