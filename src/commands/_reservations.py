@@ -78,6 +78,8 @@ def expiries_first(streams: Streams, wanted: Sequence[Wanted], at: datetime) -> 
         expiries = stock.overdue(state, qty=want.qty, at=at)
         if state.available + sum(event.qty for event in expiries) < want.qty:
             return None
+        if not expiries:
+            continue
         overdue[_stream(want.item)] = stock.noting_edges(state, [*expiries[:left]], want.item)
         if len(expiries) > left:
             first = first or First({**overdue})

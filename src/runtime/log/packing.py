@@ -39,9 +39,8 @@ def blobs(values: Collection[bytes | None]) -> bytes:
 
 def uuids(values: Collection[str]) -> bytes:
     """In their canonical text form."""
-    return _array(
-        UUID, len(values), (bytes.fromhex("".join([_UUID_LENGTH + v for v in values]).replace("-", "")),)
-    )
+    digits = "".join([_UUID_LENGTH + value for value in values]).replace("-", "")
+    return _array(UUID, len(values), (bytes.fromhex(digits),))
 
 
 def numbers(array: bytes) -> list[int]:
