@@ -86,10 +86,9 @@ async def test_a_batch_larger_than_what_a_socket_takes_at_once(
 ) -> None:
     names = [[stream() for _ in range(400)] for _ in range(3)]
     large = [
-        replace(
-            append,
+        append._replace(
             events=[
-                replace(new, event=replace(new.event, name="x" * 25_000))  # type: ignore[type-var] # a location
+                new._replace(event=replace(new.event, name="x" * 25_000))  # type: ignore[type-var] # a location
                 for new in append.events
             ],
         )
