@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -16,8 +17,8 @@ from runtime.embedded.child import LOOPBACK, Child
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 
 START_S: Final = 60.0
-SETTINGS: Final = {"shared_buffers": "1GB"}
-"""All that differs from `tallybook up`."""
+SETTINGS: Final = {"shared_buffers": f"{psutil.virtual_memory().total // 4 // 2**20}MB"}
+"""All that differs from `tallybook up`: a quarter of the memory, as PostgreSQL's manual advises."""
 
 
 @dataclass(frozen=True, slots=True)
