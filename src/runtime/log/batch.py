@@ -71,6 +71,14 @@ class Encoded(NamedTuple):
         return cls(append, data, metadata, rows + len(words), size + sum(map(len, words)))
 
 
+class Judged(NamedTuple):
+    """A batch's verdicts, in order; the log's head, as a position, before it and after it."""
+
+    verdicts: list[Verdict]
+    before: int
+    after: int
+
+
 def parameters_of(batch: Sequence[Encoded], lanes: int) -> list[bytes | None]:
     """The parameters of `log.append` but writer and generation."""
     appends = [encoded.append for encoded in batch]
@@ -113,15 +121,15 @@ def _conditions_of(appends: Sequence[Append]) -> bytes | None:
     return b"\1" + msgspec.json.encode(items) if items else None
 
 
-def verdicts_of(batch: Sequence[Encoded], result: pq.abc.PGresult, lanes: int) -> list[Verdict]:
-    """What the database said of each append, in order."""
+def judged(batch: Sequence[Encoded], result: pq.abc.PGresult, lanes: int) -> Judged:
+    """What the database said of a batch."""
     verdicts, head, at, firsts, counts = (result.get_value(0, column) for column in range(5))
     if verdicts is None or head is None or at is None:
         raise AssertionError("a batch without verdicts")
     said = packing.numbers(verdicts)
     if len(said) != len(batch):
         raise AssertionError(f"{len(said)} verdicts on {len(batch)} appends")
-    position = int.from_bytes(head)
+    position = before = int.from_bytes(head)
     recorded_at = _2000 + timedelta(microseconds=int.from_bytes(at, signed=True))
     answers: list[Verdict] = []
     for number, (encoded, verdict) in enumerate(zip(batch, said, strict=True)):
@@ -137,7 +145,7 @@ def verdicts_of(batch: Sequence[Encoded], result: pq.abc.PGresult, lanes: int) -
                 answers.append(Mismatch())
             case _:
                 raise AssertionError(f"no such verdict: {verdict}")
-    return answers
+    return Judged(answers, before, position)
 
 
 def _recorded(append: Append, first: int, recorded_at: datetime, lanes: int) -> tuple[Recorded, ...]:

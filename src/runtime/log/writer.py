@@ -18,7 +18,7 @@ from psycopg import pq
 
 from commands.ports import Append, Appended, LogUnavailable, OutcomeUnknown
 from domain.envelope import Recorded
-from runtime.log.batch import Encoded, parameters_of, verdicts_of
+from runtime.log.batch import Encoded, judged, parameters_of
 from runtime.log.queue import Queue, Waiting
 from runtime.log.session import CALL_S, Session
 from runtime.points import reached
@@ -64,6 +64,8 @@ class Writer:
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
         self._closing = False
+        self._head: int | None = None
+        self._others_write = False
         self.incarnation = session.incarnation
         self.committed = asyncio.Event()
 
@@ -86,8 +88,9 @@ class Writer:
             self._changed.clear()
             if self._session is not None and self._session.broken:
                 await self._leave(self._session)
-            while self._session and self._queue and len(self._flying) < IN_FLIGHT:
-                await self._send(self._session, self._queue.next_batch(half=not self._flying))
+            while self._session and self._queue and len(self._flying) < self._may_fly():
+                half = not self._flying and self._may_fly() > 1
+                await self._send(self._session, self._queue.next_batch(half=half))
             if self._session is None and not self._flying:
                 await self._begin_again()
                 continue
@@ -111,6 +114,10 @@ class Writer:
         _fail(self._queue.take_all(), LogUnavailable, STOPPING)
         if self._session is not None:
             await self._session.close()
+
+    def _may_fly(self) -> int:
+        """How many batches: while other processes write, each waits for its turn, and few turns cost less."""
+        return 1 if self._others_write else IN_FLIGHT
 
     async def _send(self, session: Session, batch: list[Waiting]) -> None:
         try:
@@ -140,13 +147,15 @@ class Writer:
                 async with asyncio.timeout(CALL_S):
                     result = await answer
             await reached("after_commit_before_answer")
-            verdicts = verdicts_of([waiting.encoded for waiting in batch], result, session.lanes)
+            verdicts, before, after = judged([waiting.encoded for waiting in batch], result, session.lanes)
         except asyncio.CancelledError:
             _fail(batch, OutcomeUnknown, STOPPING)
             raise
         except Exception as failed:  # noqa: BLE001 - whatever it was, each caller is told what it means
             await self._sort_out(session, batch, failed)
             return
+        self._others_write = self._head not in (None, before)
+        self._head = after
         BATCHES.observe(len(batch))
         self.committed.set()
         for waiting, verdict in zip(batch, verdicts, strict=True):

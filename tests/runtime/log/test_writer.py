@@ -37,6 +37,11 @@ def kinds(told: list[Any]) -> list[type]:
     return [type(each) for each in told]
 
 
+def calls() -> float:
+    [metric] = writer.BATCHES.collect()
+    return sum(sample.value for sample in metric.samples if sample.name.endswith("_count"))
+
+
 def with_id_of(append: Append, event: Recorded) -> Append:
     """No log takes it: the id is another event's."""
     return append._replace(events=[append.events[0]._replace(event_id=event.event_id)])
@@ -61,6 +66,32 @@ async def test_a_second_batch_is_sent_while_the_first_is_in_flight(
         4,
         5,
     ]
+
+
+async def test_while_another_process_writes_everything_that_waits_goes_in_one_batch(
+    log_url: str, owner: Connection, appends: Appends
+) -> None:
+    async with PostgresLog.open(log_url) as log, PostgresLog.open(log_url) as other:
+        for each in (log, other, log):
+            await each.append(appends.of(stream()))
+        await owner.execute(LOCK)
+        others = await sent(other, appends.of(stream()), flying=1)
+        await until_one_waits(owner)
+        first = await sent(log, appends.of(stream()), flying=1)
+        behind = await queued(
+            log, *(appends.of(stream()) for _ in range(writer.IN_FLIGHT * queue.WORTH_HALVING))
+        )
+        assert len(log._writer._flying) == 1
+        before = calls()
+        await owner.execute(UNLOCK)
+        told = [verdict for each in (others, first, behind) for verdict in await each]
+        assert set(kinds(told)) == {Appended}
+        assert calls() - before == 3
+
+        await owner.execute(LOCK)
+        again = [await sent(log, appends.of(stream()), flying=number) for number in (1, 2)]
+        await owner.execute(UNLOCK)
+        assert {kind for each in again for kind in kinds(await each)} == {Appended}
 
 
 async def test_thousands_of_appends_at_once_keep_the_order_of_their_streams(
