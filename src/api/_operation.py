@@ -121,7 +121,10 @@ class _WithBody(Request):
 
 
 class Operation(APIRoute):
-    """Authenticates, authorises and reads the body, in this order, before anything is validated."""
+    """Authenticates, authorises and reads the body, in this order, before anything is validated.
+
+    What is streamed reads its body by itself.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         validated = super().get_route_handler()
@@ -140,7 +143,7 @@ class Operation(APIRoute):
             request.state.principal = principal
             request.state.needs_if_match = extra.get("x-if-match", False)
             _refuse_unknown_parameters(request, allowed)
-            if request.method == "POST":
+            if request.method == "POST" and not extra.get("x-stream", False):
                 raw, value = await read_json(request)
                 request.state.body = value
                 request = _WithBody(request, raw, value)

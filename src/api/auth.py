@@ -19,20 +19,24 @@ Scope = Literal[
     "orders:place",
     "orders:confirm",
     "orders:cancel",
+    "orders:import",
+    "commands:send",
     "products:read",
     "stock:read",
     "orders:read",
+    "reports:read",
     "history:read",
 ]
 
 _SHELVES: Final[frozenset[Scope]] = frozenset({"products:read", "stock:read"})
 SCOPES: Final[Mapping[Role, frozenset[Scope]]] = {
-    "customer": _SHELVES | {"orders:place", "orders:cancel", "orders:read"},
-    "support": _SHELVES | {"orders:place", "orders:confirm", "orders:cancel", "orders:read"},
-    "catalogue": _SHELVES | {"products:write", "prices:write"},
-    "warehouse": _SHELVES | {"locations:write", "stock:write", "reservations:write", "orders:read"},
-    "finance": _SHELVES | {"orders:confirm", "orders:read"},
-    "auditor": _SHELVES | {"history:read"},
+    "customer": _SHELVES | {"commands:send", "orders:place", "orders:cancel", "orders:read"},
+    "support": _SHELVES | {"commands:send", "orders:place", "orders:confirm", "orders:cancel", "orders:read"},
+    "catalogue": _SHELVES | {"commands:send", "products:write", "prices:write"},
+    "warehouse": _SHELVES
+    | {"commands:send", "locations:write", "stock:write", "reservations:write", "orders:read"},
+    "finance": _SHELVES | {"commands:send", "orders:confirm", "orders:import", "orders:read", "reports:read"},
+    "auditor": _SHELVES | {"reports:read", "history:read"},
     "admin": frozenset(get_args(Scope)),
 }
 _ACTORS: Final[Mapping[Role, ActorType]] = {"customer": "customer", "auditor": "auditor"}

@@ -35,11 +35,16 @@ async def read_json(request: Request) -> tuple[bytes, Any]:
         raise Refused(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(UNSUPPORTED_MEDIA_TYPE, "A content encoding is not supported.")
-    value = _parsed(raw)
+    return raw, parsed(raw)
+
+
+def parsed(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """`malformed_json`, or `invalid_fields` for texts that cannot be stored."""
+    value = _loaded(raw)
     errors = [error for error, _ in zip(_unstorable(value), range(MAX_ERRORS), strict=False)]
     if errors:
         raise Refused(INVALID_FIELDS, "Some texts cannot be stored.", errors=errors)
-    return raw, value
+    return value
 
 
 async def _read(request: Request) -> bytes:
@@ -62,7 +67,7 @@ def _too_large() -> Refused:
     return Refused(BODY_TOO_LARGE, f"A body has at most {MAX_BODY_BYTES} bytes.")
 
 
-def _parsed(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def _loaded(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Collection
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,15 +24,24 @@ _TRACEPARENT: Final = re.compile(
 class Admission:
     """Refuses early what it cannot serve, ends what takes too long, and tells the telemetry of all of it.
 
+    `streamed`: paths that go on for as long as something moves, and see to that themselves.
+
     A request that is ended has only stopped waiting: an append under way goes on.
     """
 
     def __init__(
-        self, app: ASGIApp, *, around: Surroundings, seconds: float, max_requests: int = MAX_REQUESTS
+        self,
+        app: ASGIApp,
+        *,
+        around: Surroundings,
+        seconds: float,
+        streamed: Collection[str] = (),
+        max_requests: int = MAX_REQUESTS,
     ) -> None:
         self._app = app
         self._around = around
         self._seconds = seconds
+        self._streamed = streamed
         self._max_requests = max_requests
         self._running = 0
 
@@ -60,7 +70,8 @@ class Admission:
                 refusal = problem(OVERLOADED, "Too many requests at once.", trace_id=trace_id)
                 await refusal(scope, receive, watched)
                 return
-            async with asyncio.timeout(self._seconds) as limit:
+            seconds = None if scope["path"] in self._streamed else self._seconds
+            async with asyncio.timeout(seconds) as limit:
                 await self._app(scope, receive, watched)
         except TimeoutError:
             if not limit.expired() or status:

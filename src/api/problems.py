@@ -57,6 +57,9 @@ INVALID_CONSISTENCY_TOKEN: Final = Kind(
     400,
     meaning="The Consistency-Token is not one that a door of this shop gave.",
 )
+INVALID_CURSOR: Final = Kind(
+    "invalid_cursor", 400, meaning="The cursor is not one that this list gave for this very question."
+)
 INVALID_IDEMPOTENCY_KEY: Final = Kind(
     "invalid_idempotency_key",
     400,
@@ -123,6 +126,7 @@ Refusals = Mapping[type[Exception], Kind]
 DOMAIN_REFUSALS: Final[Refusals] = {
     location.LocationTaken: Kind("location_taken", 409),
     location.UnknownLocation: Kind("unknown_location", 404),
+    order.OrderAlreadyImported: Kind("order_already_imported", 409),
     order.OrderNotOpen: Kind("order_not_open", 409),
     order.PriceChanged: Kind("price_changed", 409),
     order.UnknownOrder: Kind("unknown_order", 404),

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from commands._states import NotLoaded, Streams
@@ -69,8 +70,12 @@ class _Plan:
         return {name: known.tip for name, known in self.streams.known.items()}
 
 
-async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
+async def transact(
+    shop: Shop, issued: Issued, decide: Decide, *, occurred_at: datetime | None = None
+) -> Receipt:
     """Run `decide` until what it decided is in the log.
+
+    `occurred_at`: of what happened elsewhere, before it was recorded here; None: when it is decided.
 
     Raises the refusal of the decision, `KeyReused`, `Contended`, or what `Log` raises. A repeat of a request
     that had its effect gets the receipt of that effect, whatever would be decided today.
@@ -83,7 +88,7 @@ async def transact(shop: Shop, issued: Issued, decide: Decide) -> Receipt:
     shop.under_way[issued.digest] = (issued.fingerprint, ended)
     receipt = None
     try:
-        receipt = await _transact(shop, issued, decide, deadline)
+        receipt = await _transact(shop, issued, decide, occurred_at, deadline)
     finally:
         del shop.under_way[issued.digest]
         ended.set_result(receipt)
@@ -106,12 +111,14 @@ async def _receipt_of(twin: UnderWay, issued: Issued, deadline: float) -> Receip
     return receipt._replace(replayed=True) if receipt is not None else None
 
 
-async def _transact(shop: Shop, issued: Issued, decide: Decide, deadline: float) -> Receipt:
+async def _transact(
+    shop: Shop, issued: Issued, decide: Decide, occurred_at: datetime | None, deadline: float
+) -> Receipt:
     for tries in itertools.count():
         plan = await _planned(shop, issued, decide)
         await shop.reached("before_append")
         speculative = shop.states.speculates(plan.streams.known)
-        match await _append(shop, issued, plan):
+        match await _append(shop, issued, plan, occurred_at or plan.streams.at):
             case Appended(events):
                 if plan.refusal is not None:
                     raise plan.refusal
@@ -156,9 +163,8 @@ async def _planned(shop: Shop, issued: Issued, decide: Decide) -> _Plan:
     raise AssertionError(f"a decision still finds streams to load after {MAX_LOADS} loads")
 
 
-async def _append(shop: Shop, issued: Issued, plan: _Plan) -> Verdict:
+async def _append(shop: Shop, issued: Issued, plan: _Plan, at: datetime) -> Verdict:
     """No await before the append is queued: what it leaves is known to the next decision, and follows it."""
-    at = plan.streams.at
     tips = plan.tips
     tip = dict(tips)
     events: list[tuple[NewEvent, Tip]] = []

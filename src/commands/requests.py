@@ -36,11 +36,8 @@ def step(key: bytes, policy: str, name: str, cause: Recorded) -> Issued:
 
     The id is shaped as a UUIDv7 of the causing event's time, so that requests stay ordered by time.
     """
-    hashed = int.from_bytes(_mac(key, b"step", policy.encode(), name.encode(), cause.event_id.encode())[:16])
-    time = int(cause.event_id.replace("-", "")[: 2 * _TIME_BYTES], 16)
-    bits = time << 80 | 0x7 << 76 | (hashed >> 64 & 0xFFF) << 64 | 0b10 << 62 | hashed & (1 << 62) - 1
-    digits = f"{bits:032x}"
-    command_id = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    hashed = _mac(key, b"step", policy.encode(), name.encode(), cause.event_id.encode())
+    command_id = shaped_as_uuid7(int(cause.event_id.replace("-", "")[: 2 * _TIME_BYTES], 16), hashed)
     return Issued(
         actor=Actor("service", policy),
         command_id=command_id,
@@ -50,6 +47,14 @@ def step(key: bytes, policy: str, name: str, cause: Recorded) -> Issued:
         digest=digest(key, f"policy:{policy}", command_id),
         fingerprint=fingerprint(key, policy, name, cause.event_id),
     )
+
+
+def shaped_as_uuid7(time_ms: int, hashed: bytes) -> str:
+    """A UUIDv7 (RFC 9562) of a time since 1970 whose other bits are those of a hash, not random."""
+    number = int.from_bytes(hashed[:DIGEST_BYTES])
+    bits = time_ms << 80 | 0x7 << 76 | (number >> 64 & 0xFFF) << 64 | 0b10 << 62 | number & (1 << 62) - 1
+    digits = f"{bits:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _mac(key: bytes, *fields: bytes) -> bytes:

@@ -1,6 +1,9 @@
 """An order. Stream `order-{id}`; `placed → {confirmed, cancelled}`, `confirmed → cancelled`.
 
-Payment, fulfilment and return status are projections. Prices never change after `OrderPlaced`.
+An order taken elsewhere is imported as it was sold: it is `completed`, and reserves nothing.
+
+Payment, fulfilment and return status are projections. Prices never change after `OrderPlaced` or
+`OrderImported`.
 """
 
 from dataclasses import dataclass, replace
@@ -8,7 +11,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Literal, assert_never
 
-from domain.values import Aggregate, Money, NotFound, Rejected
+from domain.values import (
+    MAX_AMOUNT_MINOR,
+    Aggregate,
+    FieldError,
+    InvalidFields,
+    Money,
+    NotFound,
+    Rejected,
+)
 
 CancelReason = Literal["customer", "staff", "fraud", "reservation_expired"]
 
@@ -45,6 +56,36 @@ class OrderPlaced:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedLine:
+    """A line as it was sold elsewhere: `amount_minor`, gross, is for all `qty` units, which may be none."""
+
+    line_id: str
+    product_id: str
+    variant_id: str
+    sku: str
+    title: str | None
+    location: str
+    qty: int
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderImported:
+    """It occurred when it was sold. `source` names where, `source_order_id` the order there."""
+
+    TYPE: ClassVar[str] = "order.imported.v1"
+
+    order_id: str
+    order_no: str
+    customer_id: str
+    currency: str
+    lines: tuple[ImportedLine, ...]
+    total: Money
+    source: str
+    source_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OrderConfirmed:
     TYPE: ClassVar[str] = "order.confirmed.v1"
 
@@ -63,7 +104,7 @@ class OrderCancelled:
     by: str
 
 
-OrderEvent = OrderPlaced | OrderConfirmed | OrderCancelled
+OrderEvent = OrderPlaced | OrderImported | OrderConfirmed | OrderCancelled
 
 
 class OrderStatus(StrEnum):
@@ -71,6 +112,7 @@ class OrderStatus(StrEnum):
     PLACED = "placed"
     CONFIRMED = "confirmed"
     CANCELLED = "cancelled"
+    COMPLETED = "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +126,8 @@ def evolve(state: Order, event: OrderEvent) -> Order:
     match event:
         case OrderPlaced():
             return Order(OrderStatus.PLACED, event.lines, event.reservation_id)
+        case OrderImported():
+            return Order(OrderStatus.COMPLETED)
         case OrderConfirmed():
             return replace(state, status=OrderStatus.CONFIRMED)
         case OrderCancelled():
@@ -98,6 +142,13 @@ ORDER = Aggregate("order", Order(), evolve)
 @dataclass(eq=False)
 class UnknownOrder(NotFound):
     """There is no such order."""
+
+    order_id: str
+
+
+@dataclass(eq=False)
+class OrderAlreadyImported(Rejected):
+    """This order of this source, sold at this time, has been imported."""
 
     order_id: str
 
@@ -163,6 +214,42 @@ def place(
     ]
 
 
+def import_(
+    state: Order,
+    *,
+    order_id: str,
+    customer_id: str,
+    currency: str,
+    lines: tuple[ImportedLine, ...],
+    source: str,
+    source_order_id: str,
+    sold_at: datetime,
+    at: datetime,
+) -> list[OrderEvent]:
+    if state.status is not OrderStatus.NONE:
+        raise OrderAlreadyImported(order_id)
+    total = Money(sum(line.amount_minor for line in lines), currency)
+    errors = []
+    if sold_at > at:
+        errors.append(FieldError("/sold_at", "in_the_future", "It has not been sold yet."))
+    if abs(total.amount_minor) > MAX_AMOUNT_MINOR:
+        errors.append(FieldError("/lines", "out_of_range", f"They come to more than {MAX_AMOUNT_MINOR}."))
+    if errors:
+        raise InvalidFields(tuple(errors))
+    return [
+        OrderImported(
+            order_id=order_id,
+            order_no=order_no(order_id),
+            customer_id=customer_id,
+            currency=currency,
+            lines=lines,
+            total=total,
+            source=source,
+            source_order_id=source_order_id,
+        )
+    ]
+
+
 def confirm(state: Order, *, order_id: str, at: datetime) -> list[OrderEvent]:
     must_exist(state, order_id=order_id)
     if state.status is not OrderStatus.PLACED:
@@ -172,7 +259,7 @@ def confirm(state: Order, *, order_id: str, at: datetime) -> list[OrderEvent]:
 
 def cancel(state: Order, *, order_id: str, reason: CancelReason, by: str) -> list[OrderEvent]:
     must_exist(state, order_id=order_id)
-    if state.status is OrderStatus.CANCELLED:
+    if state.status not in {OrderStatus.PLACED, OrderStatus.CONFIRMED}:
         raise OrderNotOpen(state.status)
     return [OrderCancelled(order_id, reason, by)]
 

@@ -16,6 +16,8 @@ from typing import ClassVar, Final, Generic, Protocol, TypeVar
 MAX_AMOUNT_MINOR: Final = 10**15
 MAX_LINE_QTY: Final = 999
 MAX_STOCK_QTY: Final = 2**31 - 1
+MAX_SOLD_QTY: Final = 2**63 - 1
+"""Of a line that was sold elsewhere."""
 MAX_ORDER_LINES: Final = 200
 
 SKU_PATTERN: Final = r"^[A-Z0-9][A-Z0-9._-]{1,63}$"

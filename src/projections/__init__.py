@@ -5,6 +5,12 @@ from typing import Any, Final
 from projections.order_detail import ORDER_DETAIL
 from projections.ports import ReadModel
 from projections.product_detail import PRODUCT_DETAIL
+from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY
 
-READ_MODELS: Final[tuple[ReadModel[Any], ...]] = (PRODUCT_DETAIL, STOCK_AVAILABILITY, ORDER_DETAIL)
+READ_MODELS: Final[tuple[ReadModel[Any], ...]] = (
+    PRODUCT_DETAIL,
+    STOCK_AVAILABILITY,
+    ORDER_DETAIL,
+    SALES_DAILY,
+)

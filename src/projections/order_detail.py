@@ -12,19 +12,40 @@ from projections.ports import Answer, Ask, ReadModel, Rows
 
 
 @dataclass(frozen=True, slots=True)
+class DetailLine:
+    """`amount_minor` is gross, for all units. A line sold elsewhere has no price of one unit."""
+
+    line_id: str
+    product_id: str
+    variant_id: str
+    sku: str
+    title: str | None
+    location: str
+    qty: int
+    amount_minor: int
+    unit_price_minor: int | None
+    price_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class OrderDetail:
-    """`version` is the order stream's; times are when it happened."""
+    """`version` is the order stream's; times are when it happened, also elsewhere.
+
+    An order taken elsewhere has a `source` and its id there, and neither reservation nor `expires_at`.
+    """
 
     order_id: str
     order_no: str
     customer_id: str
     status: order.OrderStatus
     currency: str
-    lines: tuple[order.OrderLine, ...]
+    lines: tuple[DetailLine, ...]
     total: Money
-    reservation_id: str
+    source: str | None
+    source_order_id: str | None
+    reservation_id: str | None
     placed_at: datetime
-    expires_at: datetime
+    expires_at: datetime | None
     confirmed_at: datetime | None
     cancelled_at: datetime | None
     cancel_reason: str | None
@@ -34,6 +55,7 @@ class OrderDetail:
 @dataclass(frozen=True, slots=True)
 class OrderPart:
     placed: order.OrderPlaced | None = None
+    imported: order.OrderImported | None = None
     placed_at: datetime | None = None
     confirmed_at: datetime | None = None
     cancelled_at: datetime | None = None
@@ -49,6 +71,8 @@ def evolve(part: OrderPart | None, recorded: Recorded) -> OrderPart:
     match event:
         case order.OrderPlaced():
             return replace(before, placed=event, placed_at=recorded.metadata.occurred_at)
+        case order.OrderImported():
+            return replace(before, imported=event, placed_at=recorded.metadata.occurred_at)
         case order.OrderConfirmed():
             return replace(before, confirmed_at=event.confirmed_at)
         case order.OrderCancelled():
@@ -59,7 +83,12 @@ def evolve(part: OrderPart | None, recorded: Recorded) -> OrderPart:
 
 def keys(recorded: Recorded) -> Iterable[str]:
     match recorded.event:
-        case order.OrderPlaced() | order.OrderConfirmed() | order.OrderCancelled() as event:
+        case (
+            order.OrderPlaced()
+            | order.OrderImported()
+            | order.OrderConfirmed()
+            | order.OrderCancelled() as event
+        ):
             yield event.order_id
         case _:
             return
@@ -67,20 +96,22 @@ def keys(recorded: Recorded) -> Iterable[str]:
 
 def combine(parts: Mapping[str, OrderPart]) -> OrderDetail | None:
     for part in parts.values():
-        if part.placed is None or part.placed_at is None:
+        taken = part.placed or part.imported
+        if taken is None or part.placed_at is None:
             continue
-        placed = part.placed
         return OrderDetail(
-            order_id=placed.order_id,
-            order_no=placed.order_no,
-            customer_id=placed.customer_id,
+            order_id=taken.order_id,
+            order_no=taken.order_no,
+            customer_id=taken.customer_id,
             status=_status(part),
-            currency=placed.currency,
-            lines=placed.lines,
-            total=placed.total,
-            reservation_id=placed.reservation_id,
+            currency=taken.currency,
+            lines=tuple(_line(line) for line in taken.lines),
+            total=taken.total,
+            source=part.imported.source if part.imported else None,
+            source_order_id=part.imported.source_order_id if part.imported else None,
+            reservation_id=part.placed.reservation_id if part.placed else None,
             placed_at=part.placed_at,
-            expires_at=placed.expires_at,
+            expires_at=part.placed.expires_at if part.placed else None,
             confirmed_at=part.confirmed_at,
             cancelled_at=part.cancelled_at,
             cancel_reason=part.cancel_reason,
@@ -89,7 +120,35 @@ def combine(parts: Mapping[str, OrderPart]) -> OrderDetail | None:
     return None
 
 
+def _line(line: order.OrderLine | order.ImportedLine) -> DetailLine:
+    amount: int
+    unit_price: int | None = None
+    price_event_id: str | None = None
+    match line:
+        case order.OrderLine():
+            unit_price, price_event_id = line.unit_price_minor, line.price_event_id
+            amount = unit_price * line.qty
+        case order.ImportedLine():
+            amount = line.amount_minor
+        case _:
+            assert_never(line)
+    return DetailLine(
+        line_id=line.line_id,
+        product_id=line.product_id,
+        variant_id=line.variant_id,
+        sku=line.sku,
+        title=line.title,
+        location=line.location,
+        qty=line.qty,
+        amount_minor=amount,
+        unit_price_minor=unit_price,
+        price_event_id=price_event_id,
+    )
+
+
 def _status(part: OrderPart) -> order.OrderStatus:
+    if part.imported is not None:
+        return order.OrderStatus.COMPLETED
     if part.cancelled_at is not None:
         return order.OrderStatus.CANCELLED
     if part.confirmed_at is not None:

@@ -1,7 +1,8 @@
 """The shape of a read model, and what its queries need of the world.
 
 A read model is a pure fold. Its row is made of *parts*, each written by one stream only, so that any
-interleaving of the streams gives the same row; `combine` makes the queryable columns from the parts. The
+interleaving of the streams gives the same row; `combine` makes the queryable columns from the parts. Or it is
+a counter: each part is a sum over a lane's events, and each event contributes on its own account. The
 runtime does everything else: tables, checkpoints, locks, revisions, rebuilding.
 """
 
@@ -13,7 +14,7 @@ from domain.envelope import Recorded, Token
 from domain.values import Rejected
 
 Row = TypeVar("Row")
-Fold = Callable[[Any, Recorded], Any]
+Fold = Callable[[Any, Recorded], Any] | Callable[[Any, Recorded, str], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class ReadModel(Generic[Row]):
     - `folds`: for each stream category that feeds it, the fold of that category's part:
       `evolve(part | None, recorded) -> part`. A part is a frozen dataclass. It names its class in the
       return annotation. A fold looks nothing up and never judges.
+    - `counter`: a part sums up what the events of a category and lane contribute to the row, in any order:
+      `add(part | None, recorded, key) -> part`.
     - `keys`: the keys of the rows an event feeds; bounded, and from the event alone.
     - `combine`: the row from its parts by stream name, or None while there is nothing to show yet.
     - `indexes`: the column lists of the secondary indexes.
@@ -36,6 +39,7 @@ class ReadModel(Generic[Row]):
     folds: Mapping[str, Fold]
     keys: Callable[[Recorded], Iterable[str]]
     combine: Callable[[Mapping[str, Any]], Row | None]
+    counter: bool = False
     indexes: tuple[tuple[str, ...], ...] = ()
     edition: int = 1
 

@@ -3,8 +3,9 @@
 import asyncio
 import importlib
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from psycopg import OperationalError
@@ -15,6 +16,9 @@ from runtime.databases import require
 from runtime.logs import PLAIN_LINE, configure_logging
 from runtime.process import CannotStart, run_process
 from runtime.settings import Settings, load_settings, load_up_settings, variable_of
+
+if TYPE_CHECKING:
+    from runtime.importing.records import Record
 
 LOWEST_BASE = 1024
 HIGHEST_BASE = 65_000
@@ -92,6 +96,47 @@ def policies() -> None:
 def migrate() -> None:
     """Bring both databases to this version's schema."""
     _serve("runtime.migrate")
+
+
+imports = typer.Typer(
+    help="Send what was sold elsewhere, or before, through the write door.", no_args_is_help=True
+)
+app.add_typer(imports, name="import")
+
+
+@imports.command("file")
+def import_file(
+    path: Annotated[Path, typer.Argument(help="NDJSON: locations, products, stock and past orders.")],
+    *,
+    source: Annotated[
+        str | None, typer.Option(help="What this is an import of; the file's name if not said.")
+    ] = None,
+) -> None:
+    """Import a file. The same command again goes on where it stopped, and doubles nothing."""
+    from runtime.importing.records import count_in, records_in  # noqa: PLC0415 - see up
+
+    _import(lambda: (records_in(path), source or path.stem, count_in(path)))
+
+
+@imports.command("complete-journey")
+def import_complete_journey(
+    *, baskets: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None
+) -> None:
+    """Import a year of a real grocer's baskets, from the package of the extra `sample`."""
+    from runtime.importing.complete_journey import SOURCE, Journey  # noqa: PLC0415 - see up
+
+    def records() -> tuple[Iterator[tuple[str, "Record"]], str, int]:
+        journey = Journey(baskets)
+        return journey.records(), SOURCE, journey.count
+
+    _import(records)
+
+
+def _import(records: Callable[[], tuple[Iterator[tuple[str, "Record"]], str, int]]) -> None:
+    from runtime.importing.show import run  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: run(load_settings(), *records()))
 
 
 @app.command()

@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from domain.values import CURRENCY_EXPONENT
 from runtime.databases import database_url
 from runtime.embedded.child import LOOPBACK
 from runtime.home import Home, home_path, reading
@@ -73,6 +74,13 @@ def _web_url(given: str) -> str:
     return given
 
 
+def _currency(given: str) -> str:
+    if given not in CURRENCY_EXPONENT:
+        raise ValueError("an ISO 4217 currency code")
+    return given
+
+
+Currency = Annotated[str, AfterValidator(_currency)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
@@ -98,6 +106,7 @@ class Settings(BaseModel):
     audit_port: Port = 8003
     metrics_port: Port | None = None  # of a process without a door; None: it serves none
     read_url: WebUrl = Field(default_factory=lambda data: url_of(data["host"], data["read_port"]))
+    default_currency: Currency = "EUR"  # in which what is published must have a price
     digest_key: Annotated[
         bytes, BeforeValidator(_digest_key), PlainSerializer(bytes.hex, when_used="json")
     ] = Field(repr=False)
@@ -136,6 +145,7 @@ class UpSettings(BaseSettings):
     kafka_recreate_topics: bool | None = None
     host: str = LOOPBACK
     read_url: WebUrl | None = None
+    default_currency: Currency | None = None
 
 
 def url_of(host: str, port: int) -> str:

@@ -13,7 +13,7 @@ def shop_on(log: Log, snapshots: Snapshots, settings: Settings) -> Shop:
         clock=SystemClock(),
         ids=Uuid7s(),
         digest_key=settings.digest_key,
-        rules=Rules(),
+        rules=Rules(default_currency=settings.default_currency),
         reached=reached,
         snapshots=snapshots,
     )

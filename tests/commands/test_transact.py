@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -414,8 +414,8 @@ async def test_a_refusal_that_is_told_unchecked_is_noticed(
 ) -> None:
     checked = _transact._append
 
-    async def append(shop: Shop, issued: Any, plan: Any) -> Verdict:
-        return Appended(()) if plan.refusal else await checked(shop, issued, plan)
+    async def append(shop: Shop, issued: Any, plan: Any, at: datetime) -> Verdict:
+        return Appended(()) if plan.refusal else await checked(shop, issued, plan, at)
 
     monkeypatch.setattr(_transact, "_append", append)
     with pytest.raises(AssertionError, match="InsufficientStock"):

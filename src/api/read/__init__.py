@@ -10,11 +10,12 @@ from api.problems import UNAVAILABLE
 from api.read._query import REFUSALS
 from api.read.orders import orders
 from api.read.products import products
+from api.read.reports import reports
 from api.read.stock import stock
 from projections.ports import Rows
 
 TITLE: Final = "Tallybook: the read door"
-ROUTERS: Final[tuple[APIRouter, ...]] = (products, stock, orders)
+ROUTERS: Final[tuple[APIRouter, ...]] = (products, stock, orders, reports)
 REQUEST_SECONDS: Final = 40.0
 """More than a question may wait."""
 

@@ -55,9 +55,11 @@ def query(
     scope: Scope,
     answer: type[Any],
     refusals: Iterable[type[Rejected]] = (),
+    problems: Iterable[Kind] = (),
 ) -> dict[str, Any]:
     """The arguments of a query's route."""
-    problems = [
+    kinds = [
+        *problems,
         INVALID_CONSISTENCY_TOKEN,
         UNAVAILABLE,
         *ALWAYS_REFUSED.values(),
@@ -68,7 +70,7 @@ def query(
         summary=summary,
         scope=scope,
         answer=answer,
-        problems=problems,
+        problems=kinds,
         parameters=_PARAMETERS,
         answer_headers=_ANSWER_HEADERS,
     )

@@ -45,8 +45,8 @@ _KEY: Final = header(
     required=True,
     pattern=r"^[\x20-\x7E]{1,255}$",
 )
-_CORRELATION: Final = header("Correlation-Id", "A UUID that goes with the events; made up if missing.")
-_TRACEPARENT: Final = header("traceparent", "W3C Trace Context; the trace's id goes with the events.")
+CORRELATION: Final = header("Correlation-Id", "A UUID that goes with the events; made up if missing.")
+TRACEPARENT: Final = header("traceparent", "W3C Trace Context; the trace's id goes with the events.")
 _IF_MATCH: Final = header(
     "If-Match", 'The version the caller has seen, as the ETag of a command or as "<version>".', required=True
 )
@@ -80,7 +80,7 @@ def command(
         *ALWAYS_REFUSED.values(),
         *(DOMAIN_REFUSALS[refusal] for refusal in refusals),
     ]
-    parameters = [_KEY, _CORRELATION, _TRACEPARENT]
+    parameters = [_KEY, CORRELATION, TRACEPARENT]
     if if_match:
         problems += [IF_MATCH_REQUIRED, INVALID_IF_MATCH, *STALE.values()]
         parameters.append(_IF_MATCH)
@@ -106,22 +106,38 @@ class CommandCall:
     read_url: str
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a repeat must say again: `path` with the version of the interface, `body` any JSON value."""
+
+    operation: str
+    path: str
+    body: Any
+
+
 async def _call_of(request: Request) -> CommandCall:
     """Headers are judged here, before the fields of the body."""
     state = request.state
+    key = must_be_key(request.headers.get("idempotency-key"))
+    if_match = must_match(request.headers.get("if-match")) if state.needs_if_match else None
+    said = Said(state.operation, request.url.path, state.body)
+    return call_of(request, said, key=key, if_match=if_match)
+
+
+def call_of(request: Request, said: Said, *, key: str, if_match: int | None) -> CommandCall:
+    """A command of the request's principal, with its correlation and trace."""
     shop: Shop = request.app.state.shop
-    principal: Principal = state.principal
-    key = _idempotency_key(request)
+    principal: Principal = request.state.principal
     command_id = shop.ids.new()
     correlation_id = request.headers.get("correlation-id", "").lower()
     issued = Issued(
         actor=principal.actor,
         command_id=command_id,
         correlation_id=correlation_id if matches(ID_PATTERN, correlation_id) else command_id,
-        trace_id=state.trace_id,
+        trace_id=request.state.trace_id,
         digest=digest(shop.digest_key, principal.name, key),
-        fingerprint=fingerprint(shop.digest_key, state.operation, request.url.path, state.body),
-        if_match=_if_match(request) if state.needs_if_match else None,
+        fingerprint=fingerprint(shop.digest_key, said.operation, said.path, said.body),
+        if_match=if_match,
     )
     return CommandCall(shop, issued, request.app.state.read_url)
 
@@ -129,8 +145,7 @@ async def _call_of(request: Request) -> CommandCall:
 Call = Annotated[CommandCall, Depends(_call_of)]
 
 
-def _idempotency_key(request: Request) -> str:
-    key = request.headers.get("idempotency-key")
+def must_be_key(key: str | None) -> str:
     if not key:
         raise Refused(MISSING_IDEMPOTENCY_KEY, "Every command needs an Idempotency-Key.")
     if not re.fullmatch(rf"[\x20-\x7E]{{1,{MAX_KEY_CHARS}}}", key):
@@ -139,8 +154,7 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
-def _if_match(request: Request) -> int:
-    given = request.headers.get("if-match")
+def must_match(given: str | None) -> int:
     if given is None:
         raise Refused(IF_MATCH_REQUIRED, "This command needs If-Match: the version you have seen.")
     return version_of(given)

@@ -15,6 +15,7 @@ from domain.values import (
     MAX_AMOUNT_MINOR,
     MAX_LINE_QTY,
     MAX_ORDER_LINES,
+    MAX_SOLD_QTY,
     MAX_STOCK_QTY,
     SKU_PATTERN,
     SLUG_PATTERN,
@@ -75,6 +76,8 @@ StockCount = Annotated[int, Field(strict=True, ge=0, le=MAX_STOCK_QTY)]
 StockDelta = Annotated[int, Field(strict=True, ge=-MAX_STOCK_QTY, le=MAX_STOCK_QTY)]
 Price = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT_MINOR)]
 Total = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT_MINOR)]
+SoldQty = Annotated[int, Field(strict=True, ge=0, le=MAX_SOLD_QTY)]
+SoldAmount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT_MINOR, le=MAX_AMOUNT_MINOR)]
 
 _Item = TypeVar("_Item")
 Items = Annotated[list[_Item], Field(min_length=1, max_length=MAX_ORDER_LINES)]

@@ -7,15 +7,34 @@ from starlette.responses import Response
 
 from api.write._answers import WrittenAggregate, answered, first
 from api.write._command import Call, command, router
-from api.write._fields import Currency, Fields, Id, Items, LineQty, LocationCode, NoFields, Sku, Total
+from api.write._fields import (
+    Currency,
+    Fields,
+    Id,
+    Items,
+    Line,
+    LineQty,
+    LocationCode,
+    Name,
+    NoFields,
+    ShortText,
+    Sku,
+    SoldAmount,
+    SoldQty,
+    Timestamp,
+    Total,
+)
 from commands.cancel_order import CancelOrder, cancel_order
 from commands.confirm_order import ConfirmOrder, confirm_order
+from commands.import_order import ImportOrder, SoldLine, import_order
 from commands.place_order import PlaceOrder, WantedLine, place_order
 from domain.location import UnknownLocation
 from domain.order import (
     ORDER,
+    OrderAlreadyImported,
     OrderCancelled,
     OrderConfirmed,
+    OrderImported,
     OrderNotOpen,
     OrderPlaced,
     PriceChanged,
@@ -61,6 +80,27 @@ class NewOrder(Fields):
     lines: Items[LineFields]
     currency: Currency
     expected_total: MoneyFields
+
+
+class SoldLineFields(Fields):
+    """`amount_minor`, gross, is for all `qty` units; what was given back is below 0."""
+
+    sku: Sku
+    qty: SoldQty
+    amount_minor: SoldAmount
+    title: Line | None = None
+
+
+class OrderTakenElsewhere(Fields):
+    """`source` names where, `source_order_id` the order there; `location` sold it."""
+
+    source: ShortText
+    source_order_id: Name
+    sold_at: Timestamp
+    customer_id: Id
+    location: LocationCode
+    currency: Currency
+    lines: Items[SoldLineFields]
 
 
 class Cancellation(Fields):
@@ -123,6 +163,44 @@ async def place(body: NewOrder, call: Call) -> Response:
     }
     read_at = f"/orders/{placed.order_id}"
     return answered(call, receipt, PlacedAnswer, facts, aggregate=ORDER, read_at=read_at, created=True)
+
+
+class ImportedAnswer(OrderAnswer):
+    order_no: str
+    total: MoneyAnswer
+
+
+@orders.post(
+    "/imported-orders",
+    **command(
+        "ImportOrder",
+        summary="Record an order taken elsewhere, with its amounts, as of the time it was sold",
+        scope="orders:import",
+        answer=ImportedAnswer,
+        events=(OrderImported,),
+        refusals=(UnknownSku, UnknownLocation, OrderAlreadyImported, InvalidFields),
+        created=True,
+    ),
+)
+async def import_(body: OrderTakenElsewhere, call: Call) -> Response:
+    sold = ImportOrder(
+        source=body.source,
+        source_order_id=body.source_order_id,
+        sold_at=body.sold_at,
+        customer_id=body.customer_id,
+        location=body.location,
+        currency=body.currency,
+        lines=tuple(SoldLine(line.sku, line.qty, line.amount_minor, line.title) for line in body.lines),
+    )
+    receipt = await import_order(call.shop, call.issued, sold)
+    imported = first(receipt, OrderImported)
+    facts = {
+        "order_id": imported.order_id,
+        "order_no": imported.order_no,
+        "total": {"amount_minor": imported.total.amount_minor, "currency": imported.total.currency},
+    }
+    read_at = f"/orders/{imported.order_id}"
+    return answered(call, receipt, ImportedAnswer, facts, aggregate=ORDER, read_at=read_at, created=True)
 
 
 @orders.post(

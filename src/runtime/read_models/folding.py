@@ -10,7 +10,7 @@ from projections.ports import ReadModel
 
 Model = ReadModel[Any]
 Parts = dict[str, Any]
-"""The parts of one row, by stream."""
+"""The parts of one row, by stream; a counter's by category and lane."""
 
 NO_PARTS: Final[Mapping[str, Any]] = {}
 
@@ -31,9 +31,16 @@ def fold(model: Model, rows: dict[str, Parts], events: Iterable[Recorded]) -> se
     for recorded in events:
         for key in keys_of(model, recorded):
             parts = rows.setdefault(key, {})
-            before = parts.get(recorded.stream)
-            after = model.folds[category_of(recorded.stream)](before, recorded)
+            name = _part_of(model, recorded)
+            before = parts.get(name)
+            evolve: Any = model.folds[category_of(recorded.stream)]
+            after = evolve(before, recorded, key) if model.counter else evolve(before, recorded)
             if after != before:
-                parts[recorded.stream] = after
+                parts[name] = after
                 changed.add(key)
     return changed
+
+
+def _part_of(model: Model, recorded: Recorded) -> str:
+    """The part that the event feeds. One worker at a time writes it, for it writes all of a lane's."""
+    return f"{category_of(recorded.stream)}-{recorded.lane}" if model.counter else recorded.stream

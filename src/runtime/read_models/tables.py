@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum
 from functools import cached_property
 from types import NoneType, UnionType
@@ -25,6 +26,7 @@ _TEXT: Final = sql.SQL('text collate "C"')
 _TYPES: Final[Mapping[type, sql.SQL]] = {
     bool: sql.SQL("boolean"),
     int: sql.SQL("bigint"),
+    Decimal: sql.SQL("numeric"),
     datetime: sql.SQL("timestamptz"),
 }
 _JSON: Final = sql.SQL("jsonb")
@@ -75,7 +77,7 @@ class Table:
         """The name of the table, and of everything that concerns this build."""
         model = self.model
         described = (
-            (model.name, model.edition, model.indexes, _shape(model.row)),
+            (model.name, model.edition, model.counter, model.indexes, _shape(model.row)),
             sorted((category, _shape(_part_type(evolve))) for category, evolve in model.folds.items()),
         )
         digest = hashlib.sha256(msgspec.json.encode(described)).hexdigest()

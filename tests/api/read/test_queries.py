@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 from doors import INITIAL, Doors, order_of
@@ -173,3 +174,72 @@ async def test_a_question_that_has_no_answer_is_a_problem(
 async def test_a_broken_token_is_refused(doors: Doors) -> None:
     refused = await doors.read.send("GET", "/stock/TEA-1", headers={"Consistency-Token": "nonsense"})
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_consistency_token")
+
+
+async def test_sales_are_counted_from_what_was_sold_here_and_elsewhere(doors: Doors) -> None:
+    async def asked(**filters: object) -> list[dict[str, Any]]:
+        found = await doors.seen("/reports/sales_daily", params=filters)
+        rows: list[dict[str, Any]] = found.json()["sales"]
+        return rows
+
+    await doors.write.product("SOLD", qty=5)
+    before = await asked(currency="EUR")
+    await doors.write.done("/orders", order_of("SOLD", qty=2, total=1000))
+    sold = {
+        "source": "till",
+        "source_order_id": "1",
+        "sold_at": "2017-01-01T11:53:26Z",
+        "customer_id": ID,
+        "location": "MAIN",
+        "currency": "USD",
+        "lines": [{"sku": "SOLD", "qty": 2**63 - 1, "amount_minor": 50}],
+    }
+    imported = await doors.write.done("/imported-orders", sold)
+    await doors.write.done(
+        "/imported-orders", {**sold, "source_order_id": "2", "sold_at": "2017-01-02T00:00:00Z"}
+    )
+    again = await doors.write.done("/imported-orders", {**sold, "source_order_id": "3"})
+    assert again.headers["Location"].endswith(again.json()["order_id"])
+    refused = await doors.write.post("/imported-orders", sold)
+    assert (refused.status_code, refused.json()["code"]) == (409, "order_already_imported")
+    assert refused.json()["order_id"] == imported.json()["order_id"]
+
+    row = (await doors.seen(f"/orders/{imported.json()['order_id']}", imported)).json()
+    assert (row["status"], row["source"], row["source_order_id"]) == ("completed", "till", "1")
+    assert (row["placed_at"], row["expires_at"]) == ("2017-01-01T11:53:26Z", None)
+    assert (row["lines"][0]["amount_minor"], row["lines"][0]["unit_price_minor"]) == (50, None)
+
+    sales = (await doors.seen("/reports/sales_daily", again)).json()
+    first, second, here = sales["sales"]
+    assert first == {
+        "day": "2017-01-01",
+        "currency": "USD",
+        "location": "MAIN",
+        "orders": 2,
+        "units": 2 * (2**63 - 1),
+        "gross_minor": 100,
+    }
+    assert (second["day"], here["day"], here["currency"]) == ("2017-01-02", "2026-03-01", "EUR")
+    had = before[0] if before else {"orders": 0, "units": 0, "gross_minor": 0}
+    more = [here[name] - had[name] for name in ("orders", "units", "gross_minor")]
+    assert more == [1, 2, 1000]
+    assert sales["next"] is None
+
+    assert await asked(to="2017-01-01") == [first]
+    assert await asked(**{"from": "2017-01-02", "to": "2017-01-02"}) == [second]
+    assert await asked(currency="EUR", location="MAIN") == [here]
+    assert await asked(location="ELSEWHERE") == []
+
+    walked, cursor = [], None
+    while True:
+        page = await doors.seen(
+            "/reports/sales_daily", params={"limit": 1} | ({"cursor": cursor} if cursor else {})
+        )
+        walked += page.json()["sales"]
+        if (cursor := page.json()["next"]) is None:
+            break
+        kept = cursor
+    assert walked == [first, second, here]
+    for params in ({"cursor": kept, "currency": "EUR"}, {"cursor": "x"}, {"cursor": f"AAAA{kept[4:]}"}):
+        wrong = await doors.read.send("GET", "/reports/sales_daily", params=params)
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_cursor")

@@ -189,7 +189,7 @@ async def test_a_build_made_again_answers_under_another_name(side: ReadSide, row
 
 
 async def test_nothing_is_ready_before_a_projector_has_caught_up(side: ReadSide, rows: PostgresRows) -> None:
-    assert [await rows.ready(model) for model in READ_MODELS] == [False, False, False]
+    assert [await rows.ready(model) for model in READ_MODELS] == [False] * len(READ_MODELS)
     with pytest.raises(NotYetApplied):
         await order_of(rows, "o1", Ask(None, 0.05))
 

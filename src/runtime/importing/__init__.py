@@ -1,0 +1,1 @@
+"""What a shop sold before, or sells elsewhere: read line by line, sent through the write door."""
