@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from commands.ports import Clock, Known, Log, LogUnavailable, NewEvent, Snapshots, StaleVersion
@@ -12,6 +12,9 @@ from domain.envelope import NOTHING, Tip
 from domain.values import Aggregate, Event
 
 MAX_STATES: Final = 50_000
+MAX_LOADED: Final = 500
+"""How many streams are read at once."""
+LOADS_AT_ONCE: Final = 2
 SNAPSHOT_EVERY: Final = 100
 """How many versions lie between two snapshots of a stream, at least."""
 
@@ -57,7 +60,10 @@ class States:
         self._snapshots = snapshots
         self._settled: OrderedDict[str, Known] = OrderedDict()
         self._ahead: dict[str, _Line] = {}
-        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._loading: dict[str, asyncio.Future[None]] = {}
+        self._wanted: dict[str, Aggregate[Any, Any]] = {}
+        self._turns = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._readers: set[asyncio.Task[None]] = set()
 
     def get(self, stream: str) -> Known | None:
         """What the next decision builds on."""
@@ -80,21 +86,48 @@ class States:
     async def load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
         """Bring the settled states up to the log. What is being read already is waited for.
 
-        `LogUnavailable`, or what the codec or a fold refuses.
+        What several commands want is read together, as their appends are written. `LogUnavailable`, or what
+        the codec or a fold refuses.
         """
-        mine = {name: aggregate for name, aggregate in streams.items() if name not in self._loading}
-        if mine:
-            reading = asyncio.create_task(self._load(mine), name="load streams")
-            self._loading |= dict.fromkeys(mine, reading)
-            reading.add_done_callback(partial(self._loaded, mine))
-        tasks = {self._loading[name] for name in streams}
-        await asyncio.wait(tasks)  # not cancelled with one who waits: others wait too
-        for task in tasks:
-            failed = task.exception()
+        loaded = {self._loading.get(name) or self._want(name, kind) for name, kind in streams.items()}
+        await asyncio.wait(loaded)  # not cancelled with one who waits: others wait too
+        for each in loaded:
+            failed = each.exception()
             if isinstance(failed, LogUnavailable):
                 raise LogUnavailable(str(failed)) from failed  # one each: who raises it adds to its traceback
             if failed:
                 raise failed
+
+    def _want(self, name: str, aggregate: Aggregate[Any, Any]) -> asyncio.Future[None]:
+        if len(self._wanted) % MAX_LOADED == 0:
+            reading = asyncio.create_task(self._load_wanted(), name="load streams")
+            self._readers.add(reading)
+            reading.add_done_callback(self._readers.discard)
+        self._wanted[name] = aggregate
+        loaded = self._loading[name] = asyncio.get_running_loop().create_future()
+        return loaded
+
+    async def _load_wanted(self) -> None:
+        """Those that have waited longest; a stream that cannot be read is no other's trouble."""
+        async with self._turns:
+            wanted = dict(islice(self._wanted.items(), MAX_LOADED))
+            for name in wanted:
+                del self._wanted[name]
+            failed = await self._failure_of(wanted) if wanted else None
+            for name, aggregate in wanted.items():
+                alone = failed and not isinstance(failed, LogUnavailable) and len(wanted) > 1
+                failure = await self._failure_of({name: aggregate}) if alone else failed
+                loaded = self._loading.pop(name)
+                if failure:
+                    loaded.set_exception(failure)
+                    loaded.exception()  # who waits for it raises it; perhaps nobody does any more
+                else:
+                    loaded.set_result(None)
+
+    async def _failure_of(self, streams: Mapping[str, Aggregate[Any, Any]]) -> BaseException | None:
+        reading = asyncio.create_task(self._load(streams))
+        await asyncio.wait({reading})
+        return reading.exception()
 
     async def _load(self, streams: Mapping[str, Aggregate[Any, Any]]) -> None:
         unknown = {name: aggregate for name, aggregate in streams.items() if name not in self._settled}
@@ -125,12 +158,6 @@ class States:
                 events = events[1:]
             self._settle(name, known.then(events), since=known.tip.version)
         return replaced
-
-    def _loaded(self, streams: Iterable[str], reading: asyncio.Task[None]) -> None:
-        for name in streams:
-            del self._loading[name]
-        if not reading.cancelled():
-            reading.exception()  # who waits for it raises it; perhaps nobody does any more
 
     def admit(
         self, read: Mapping[str, Known], events: Iterable[tuple[NewEvent, Tip]], occurred_at: datetime

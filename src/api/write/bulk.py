@@ -258,7 +258,7 @@ class _Flight:
     def _begin(self, number: int, line: bytes) -> None:
         try:
             command = self._command(line)
-        except Exception as refused:  # noqa: BLE001 - becomes this line's problem
+        except (Refused, RequestValidationError) as refused:
             self._fly(self._refuse(number, refused))
             return
         aggregate = command.aggregate
@@ -299,15 +299,18 @@ class _Flight:
     async def _run(self, number: int, command: _Command, previous: asyncio.Task[bytes] | None) -> bytes:
         if previous:
             await asyncio.wait({previous})
+        answering = asyncio.ensure_future(command.answer())
         try:
-            async with asyncio.timeout(COMMAND_SECONDS) as limit:
-                answer = await command.answer()
-        except TimeoutError as late:
-            detail = f"No answer within {COMMAND_SECONDS:.0f} seconds; the outcome is unknown."
-            return await self._refuse(number, Refused(TIMED_OUT, detail) if limit.expired() else late)
-        except Exception as refused:  # noqa: BLE001 - becomes this line's problem
-            return await self._refuse(number, refused)
-        return _result(number, answer)
+            await asyncio.wait({answering}, timeout=COMMAND_SECONDS)
+            if not answering.done():
+                detail = f"No answer within {COMMAND_SECONDS:.0f} seconds; the outcome is unknown."
+                return await self._refuse(number, Refused(TIMED_OUT, detail))
+            failed = answering.exception()
+            if isinstance(failed, Exception):
+                return await self._refuse(number, failed)
+            return _result(number, answering.result())
+        finally:
+            answering.cancel()
 
     async def _refuse(self, number: int, refused: Exception) -> bytes:
         return _result(number, await answer_to(self._request, refused))
