@@ -14,6 +14,7 @@ from tree import PACKAGES, ROOT, import_roots, modules
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN, DEV = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
+SAMPLE = ROOT / "requirements-sample.lock"
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -73,7 +74,8 @@ def test_a_requirement_that_the_lock_does_not_meet_is_seen() -> None:
 
 
 def test_the_project_asks_for_what_its_code_imports() -> None:
-    direct = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    direct = [Requirement(text) for texts in (PROJECT["project"]["dependencies"], *extras) for text in texts]
     brought = [need for one in direct for extra in one.extras for need in needs_of(one.name, extra)]
     asked = {canonicalize_name(requirement.name) for requirement in (*direct, *brought)}
     known = importlib.metadata.packages_distributions()
@@ -81,7 +83,7 @@ def test_the_project_asks_for_what_its_code_imports() -> None:
     foreign = imported - set(PACKAGES) - sys.stdlib_module_names
     assert {"fastapi", "psycopg"} <= foreign
     assert {
-        root for root in foreign if not {canonicalize_name(name) for name in known[root]} & asked
+        root for root in foreign if not {canonicalize_name(name) for name in known.get(root, [root])} & asked
     } == set()
 
 
@@ -89,7 +91,7 @@ def test_the_development_lock_extends_the_other() -> None:
     assert versions(RUN).items() <= versions(DEV).items()
 
 
-@pytest.mark.parametrize("lock", [RUN, DEV], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUN, DEV, SAMPLE], ids=lambda lock: lock.name)
 def test_every_entry_is_pinned_and_hashed(lock: Path) -> None:
     loose = [str(requirement) for requirement, hashes in entries(lock) if not hashes]
     unpinned = [
@@ -98,7 +100,7 @@ def test_every_entry_is_pinned_and_hashed(lock: Path) -> None:
     assert (loose, unpinned) == ([], [])
 
 
-@pytest.mark.parametrize("lock", [RUN, DEV], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUN, DEV, SAMPLE], ids=lambda lock: lock.name)
 def test_a_lock_names_no_host(lock: Path) -> None:
     assert re.findall(r"://|--(?:extra-)?index-url|--find-links", lock.read_text()) == []
 

@@ -12,7 +12,7 @@ WALK_SECONDS = 60
 
 
 def test_the_walk_runs_from_the_readmes_own_text(house: House) -> None:
-    walk = README.read_text().split("## A walk", 1)[1].split("\n## ", 1)[0]
+    walk = README.read_text().split("## A walk", 1)[1].split("\n## Who may do what", 1)[0]
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```$", walk, flags=re.DOTALL | re.MULTILINE))
     for default, url in (
         ("http://127.0.0.1:8001", house.write),
@@ -32,5 +32,11 @@ def test_the_walk_runs_from_the_readmes_own_text(house: House) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    for shown in ('"order_no"', '"status":"confirmed"', '"available":48', '"type":"stock.reserved.v1"'):
+    for shown in (
+        '"order_no"',
+        '"status":"confirmed"',
+        '"available":48',
+        '"type":"stock.reserved.v1"',
+        '"gross_minor":3300',
+    ):
         assert shown in ran.stdout.replace('": ', '":'), ran.stdout
