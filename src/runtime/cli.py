@@ -140,6 +140,19 @@ def _import(records: Callable[[], tuple[Iterator[tuple[str, "Record"]], str, int
 
 
 @app.command()
+def verify(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Read models; all of them if none is named.")
+    ] = None,
+) -> None:
+    """Fold the log anew, up to what is served, and compare row by row; exit code 1 if one differs."""
+    from runtime.verifying import run  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: asyncio.run(run(load_settings(), models or [])))
+
+
+@app.command()
 def status() -> None:
     """Say what runs, where the log's head is, and how far each reader has come."""
     from runtime.status import show  # noqa: PLC0415 - see up

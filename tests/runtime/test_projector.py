@@ -7,6 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 from broker import OwnBroker
+from fresh_fold import differing_rows
 from history import Facts, history, received, stock_of
 from prometheus_client import REGISTRY
 from read_side import NO_BROKER, ReadSide, read_side, running
@@ -19,7 +20,6 @@ from runtime import projector, relay
 from runtime.projector import Projector
 from runtime.read_models.builds import AheadOfLog
 from runtime.read_models.folding import Model
-from runtime.read_models.verify import differing_rows
 
 pytestmark = [
     pytest.mark.anyio,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from fresh_fold import fresh_fold, stored_rows
+
 from projections import READ_MODELS
 from runtime.log.reading import LogReader
 from runtime.postgres import connect
-from runtime.read_models.verify import fresh_fold, stored_rows
 
 
 async def differing_rows(settings: dict[str, Any]) -> list[tuple[str, str]]:

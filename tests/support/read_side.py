@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from fresh_fold import differing_rows
 from history import Facts, Writer
 from psycopg.errors import UndefinedTable
 
@@ -14,7 +15,6 @@ from runtime.log.reading import LogReader
 from runtime.migrate import migrate
 from runtime.postgres import Pool, open_pool
 from runtime.projector import ROLE, Projector
-from runtime.read_models.verify import differing_rows
 from runtime.relay import Relay
 
 CONVERGE_SECONDS = 20.0

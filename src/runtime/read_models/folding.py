@@ -1,6 +1,6 @@
 """The one way to fold events into rows, for the projector and for whoever checks it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from domain import CONTEXTS
@@ -25,11 +25,23 @@ def keys_of(model: Model, recorded: Recorded) -> tuple[str, ...]:
     return tuple(model.keys(recorded)) if category_of(recorded.stream) in model.folds else ()
 
 
-def fold(model: Model, rows: dict[str, Parts], events: Iterable[Recorded]) -> set[str]:
-    """Folds the events into `rows` (parts by key) and returns the keys of those that changed."""
+def every(_key: str) -> bool:
+    return True
+
+
+def fold(
+    model: Model,
+    rows: dict[str, Parts],
+    events: Iterable[Recorded],
+    wanted: Callable[[str], bool] = every,
+) -> set[str]:
+    """Folds the events into `rows` (parts by key) and returns the keys of those that changed.
+
+    `wanted`: the keys that count; what an event feeds besides is left out.
+    """
     changed = set()
     for recorded in events:
-        for key in keys_of(model, recorded):
+        for key in filter(wanted, keys_of(model, recorded)):
             parts = rows.setdefault(key, {})
             name = _part_of(model, recorded)
             before = parts.get(name)

@@ -1,54 +1,187 @@
-"""Whether rows are what the log says: a fold of the whole log in memory, beside what is stored."""
+"""Whether the rows that are served are what the log says: folded anew from it, and compared one by one.
 
+All at one cut: a single snapshot holds the rows and the checkpoints of every lane, and the log is folded up
+to those, lane by lane; by the law of interleaving that gives the same rows as the log's own order. Traffic
+may go on meanwhile. Rows are compared in shares of some ten thousand, so that memory is bounded, and the log
+is read once for each share.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from psycopg import sql
 
-from runtime.log.reading import LogReader
-from runtime.postgres import Connection
-from runtime.read_models.folding import Model, Parts, fold
+from domain.envelope import Mark, Recorded
+from domain.values import category_of
+from runtime.log.reading import LogReader, StoredEvent
+from runtime.postgres import Connection, connect
+from runtime.process import CannotStart
+from runtime.read_models.builds import Lane, marks_of
+from runtime.read_models.folding import Model, Parts, fold, keys_of
 from runtime.read_models.tables import Table
 
+ROLE: Final = "tallybook_reader"
+ROWS_AT_ONCE: Final = 50_000
+MAX_SHARES: Final = 256
+"""A share is told by a byte."""
 PAGE_EVENTS: Final = 1_000
+PAGE_ROWS: Final = 1_000
+MAX_TOLD: Final = 20
+MAX_EVENTS_TOLD: Final = 20
+_LONGEST: Final = "2h"
 
-Rows = dict[str, Any]
-"""The row of each key; None where there is nothing to show yet."""
-
-
-async def fresh_fold(reader: LogReader, model: Model) -> Rows:
-    """The rows as a fold of the log up to its present head gives them. Holds them all in memory."""
-    parts: dict[str, Parts] = {}
-    head, position = (await reader.head()).position, 0
-    while position < head:
-        page = await reader.read(position, min(PAGE_EVENTS, head - position))
-        fold(model, parts, (reader.decode(event) for event in page))
-        position = page[-1].position
-    return {key: model.combine(of_row) for key, of_row in parts.items()}
+Progress = Callable[[int], None]
+"""Told of events that have been read."""
 
 
-async def stored_rows(connection: Connection, model: Model) -> Rows:
-    """The rows as they are stored by this code's build."""
-    table = Table(model)
-    names = [column.name for column in table.columns]
-    found = await connection.execute(
-        sql.SQL("select {}, shown, {} from {}").format(
-            table.key.identifier,
-            sql.SQL(", ").join(column.identifier for column in table.columns),
-            table.identifier,
+class NothingServed(CannotStart):
+    """This release has no tables of the read model that have caught up with the log."""
+
+
+@dataclass(slots=True)
+class Difference:
+    """A row that is not what the log says; None where there is none. `events`: the first that feed it."""
+
+    key: str
+    stored: Any
+    expected: Any
+    events: list[StoredEvent]
+
+    def fields(self) -> dict[str, tuple[Any, Any]]:
+        """What is stored and what is expected, by field, where they differ."""
+        stored, expected = (msgspec.to_builtins(row) if row else {} for row in (self.stored, self.expected))
+        names = [*expected, *(name for name in stored if name not in expected)]
+        pairs = {name: (stored.get(name), expected.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@dataclass(slots=True)
+class Verified:
+    """`head`: the highest position that was applied. `told`: the first of the rows that differ."""
+
+    model: str
+    rows: int
+    head: int
+    differing: int
+    told: list[Difference]
+
+
+class Cut:
+    """What is served of one read model, as of one moment."""
+
+    def __init__(self, connection: Connection, model: Model, marks: Mapping[Lane, Mark], rows: int) -> None:
+        self._connection = connection
+        self._table = Table(model)
+        self.marks = marks
+        self.rows = rows
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, url: str, model: Model) -> AsyncIterator["Cut"]:
+        """As long as it is open, nothing in it changes. Raises NothingServed."""
+        limits = dict.fromkeys(
+            ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"), _LONGEST
         )
-    )
-    return {
-        key: msgspec.convert(dict(zip(names, values, strict=True)), model.row) if shown else None
-        for key, shown, *values in await found.fetchall()
-    }
+        build = Table(model).build
+        async with connect(url, ROLE, timezone="UTC", **limits) as connection, connection.transaction():
+            await connection.execute("set transaction isolation level repeatable read read only")
+            known = await connection.execute(
+                "select from read.builds where build = %s and caught_up", [build]
+            )
+            if known.rowcount != 1:
+                raise NothingServed(f"{model.name}: no projector of this release has caught up with the log")
+            marks = (await marks_of(connection, [build]))[build]
+            counted = await connection.execute(
+                sql.SQL("select count(*) from {}").format(Table(model).identifier)
+            )
+            [(rows,)] = await counted.fetchall()
+            yield cls(connection, model, marks, rows)
+
+    @property
+    def shares(self) -> int:
+        return min(self.rows // ROWS_AT_ONCE + 1, MAX_SHARES)
+
+    async def stored(self, share: int) -> AsyncIterator[tuple[str, Any]]:
+        """Key and row of each row of a share; None for one that is not shown."""
+        names = [column.name for column in self._table.columns]
+        query = sql.SQL(
+            "select {key}, shown, {columns} from {table}"
+            " where get_byte(sha256(convert_to({key}, 'UTF8')), 0) %% {shares} = {share}"
+        ).format(
+            key=self._table.key.identifier,
+            columns=sql.SQL(", ").join(column.identifier for column in self._table.columns),
+            table=self._table.identifier,
+            shares=self.shares,
+            share=share,
+        )
+        async with self._connection.cursor(name="verify") as cursor:
+            cursor.itersize = PAGE_ROWS
+            async for key, shown, *values in await cursor.execute(query, ()):
+                row = dict(zip(names, values, strict=True))
+                yield key, msgspec.convert(row, self._table.model.row) if shown else None
+
+    def in_share(self, share: int) -> Callable[[str], bool]:
+        return lambda key: hashlib.sha256(key.encode()).digest()[0] % self.shares == share
 
 
-async def differing_rows(reader: LogReader, connection: Connection, model: Model) -> list[str]:
-    """The keys of the rows that are not what the log says, each with its model's name."""
-    wanted, stored = await fresh_fold(reader, model), await stored_rows(connection, model)
-    return [
-        f"{model.name}/{key}"
-        for key in sorted(wanted.keys() | stored.keys())
-        if wanted.get(key) != stored.get(key) or (key in wanted) != (key in stored)
-    ]
+async def verify(reader: LogReader, url: str, model: Model, progress: Progress) -> Verified:
+    """Every row of what is served, from zero. Raises NothingServed, and what a fold refuses."""
+    async with Cut.of(url, model) as cut:
+        verified = Verified(model.name, cut.rows, max(m.position for m in cut.marks.values()), 0, [])
+        for share in range(cut.shares):
+            rows: dict[str, Parts] = {}
+            async for events in _history(reader, cut.marks):
+                fold(model, rows, _decoded(reader, model, events), cut.in_share(share))
+                progress(len(events))
+            async for key, stored in cut.stored(share):
+                parts = rows.pop(key, None)
+                _compare(
+                    verified, key, stored, model.combine(parts) if parts else None, there=parts is not None
+                )
+            for key, parts in rows.items():
+                _compare(verified, key, None, model.combine(parts), there=False)
+        if verified.told:
+            await _explain(reader, model, cut.marks, verified.told)
+        return verified
+
+
+def _compare(verified: Verified, key: str, stored: Any, expected: Any, *, there: bool) -> None:  # noqa: ANN401 - rows
+    if there and stored == expected:
+        return
+    verified.differing += 1
+    if len(verified.told) < MAX_TOLD:
+        verified.told.append(Difference(key, stored, expected, []))
+
+
+async def _explain(
+    reader: LogReader, model: Model, marks: Mapping[Lane, Mark], told: Iterable[Difference]
+) -> None:
+    """The events that feed the rows, found by looking through them once more."""
+    wanted = {difference.key: difference for difference in told}
+    async for events in _history(reader, marks):
+        for stored in events:
+            if category_of(stored.stream) in model.folds:
+                for key in keys_of(model, reader.decode(stored)):
+                    if key in wanted and len(wanted[key].events) < MAX_EVENTS_TOLD:
+                        wanted[key].events.append(stored)
+    for difference in wanted.values():
+        difference.events.sort(key=lambda stored: stored.position)
+
+
+async def _history(reader: LogReader, marks: Mapping[Lane, Mark]) -> AsyncIterator[list[StoredEvent]]:
+    for (context, lane), mark in sorted(marks.items()):
+        after = 0
+        while after < mark.position:
+            page = await reader.read_lane(context, lane, after=after, upto=mark.position, limit=PAGE_EVENTS)
+            if not page:
+                break
+            after = page[-1].position
+            yield page
+
+
+def _decoded(reader: LogReader, model: Model, events: Iterable[StoredEvent]) -> Iterable[Recorded]:
+    return (reader.decode(stored) for stored in events if category_of(stored.stream) in model.folds)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from fresh_fold import differing_rows
 from history import history, item, received, stock_of
 from read_side import ReadSide
 
@@ -14,7 +15,6 @@ from runtime.read_models import apply as applying
 from runtime.read_models import builds
 from runtime.read_models.apply import Step, apply
 from runtime.read_models.tables import Table
-from runtime.read_models.verify import differing_rows
 
 pytestmark = pytest.mark.anyio
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from fresh_fold import differing_rows
 from history import history, received, stock_of
 from prometheus_client import REGISTRY
 from read_side import ReadSide
@@ -17,7 +18,6 @@ from runtime.read_models import builds
 from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.lanes import BuildGone, FoldedLane, Sources
 from runtime.read_models.tables import Table
-from runtime.read_models.verify import differing_rows
 
 pytestmark = pytest.mark.anyio
 

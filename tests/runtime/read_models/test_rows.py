@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from fresh_fold import fresh_fold
 from history import NOON, Facts, history, received, stock_of
 from read_side import ReadSide, running
 
@@ -20,7 +21,6 @@ from projections.stock_availability import STOCK_AVAILABILITY, availability_of
 from runtime import projector
 from runtime.read_models.rows import PostgresRows
 from runtime.read_models.tables import Table
-from runtime.read_models.verify import fresh_fold
 
 pytestmark = pytest.mark.anyio
 

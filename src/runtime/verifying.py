@@ -1,0 +1,83 @@
+"""`tallybook verify`: are the read models what the log says?"""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from projections import READ_MODELS
+from runtime.log.reading import LogReader
+from runtime.process import CannotStart
+from runtime.read_models.folding import Model
+from runtime.read_models.verify import ROLE, Difference, Verified, verify
+from runtime.settings import Settings
+
+MAX_VALUE_CHARS: Final = 200
+
+
+class UnknownReadModel(CannotStart):
+    """There is no read model of this name."""
+
+
+async def run(settings: Settings, names: Sequence[str]) -> int:
+    """0 when no row differs, 1 when some do. Raises UnknownReadModel, NothingServed."""
+    differing = 0
+    for model in chosen(names):
+        began = time.monotonic()
+        verified = await _shown(settings, model)
+        differing += verified.differing
+        typer.echo(
+            f"{verified.model}: {verified.rows:,} rows, {verified.differing:,} differ from the log "
+            f"up to position {verified.head:,} ({time.monotonic() - began:.1f} s)"
+        )
+        for difference in verified.told:
+            typer.echo(told(difference))
+    return 1 if differing else 0
+
+
+def chosen(names: Sequence[str]) -> Sequence[Model]:
+    """All of them where none is named."""
+    known = {model.name: model for model in READ_MODELS}
+    if unknown := sorted(set(names) - set(known)):
+        raise UnknownReadModel(f"no read model {', '.join(unknown)}; there are {', '.join(known)}")
+    return [model for name, model in known.items() if not names or name in names]
+
+
+async def _shown(settings: Settings, model: Model) -> Verified:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,} events"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(model.name, total=None)
+        async with LogReader.open(settings.database_url, ROLE) as reader:
+            return await verify(
+                reader, settings.read_database_url, model, lambda events: progress.advance(task, events)
+            )
+
+
+def told(difference: Difference) -> str:
+    """The row, the fields that differ, and the events that feed it."""
+    lines = [f"  {difference.key}"]
+    if difference.stored is None or difference.expected is None:
+        missing = "is served" if difference.expected is None else "is not served"
+        lines.append(f"    {missing}, and by the log it should be otherwise")
+    else:
+        for name, (stored, expected) in difference.fields().items():
+            lines.append(f"    {name}: {_short(stored)}, by the log {_short(expected)}")
+    lines += [
+        f"    {event.position:>12}  {event.type:<28} {event.stream} version {event.version}"
+        for event in difference.events
+    ]
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"

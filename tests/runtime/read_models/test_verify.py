@@ -1,0 +1,151 @@
+"""What is served is compared with a fold of the log; a row that differs is found and explained."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from history import history
+from psycopg import sql
+from read_side import ReadSide, running
+
+from projections import READ_MODELS
+from projections.order_detail import ORDER_DETAIL
+from projections.sales_daily import SALES_DAILY
+from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.read_models import verify as verifying
+from runtime.read_models.folding import Model
+from runtime.read_models.tables import Table
+from runtime.read_models.verify import NothingServed, Verified, verify
+from runtime.verifying import UnknownReadModel, chosen, told
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def served(side: ReadSide, appends: int = 60) -> AsyncIterator[None]:
+    """Some history, which every read model has applied; then nobody runs."""
+    await side.write(list(history(seed=5, appends=appends)))
+    async with running(side.projector()):
+        await side.converge()
+    yield
+
+
+async def verified(side: ReadSide, model: Model) -> Verified:
+    return await verify(side.reader, side.read_url, model, lambda _: None)
+
+
+async def by_hand(side: ReadSide, model: Model, statement: str) -> str:
+    """Changes one row of the table behind the owner's back, and returns its key."""
+    async with await psycopg.AsyncConnection.connect(side.read_url, autocommit=True) as owner:
+        table = Table(model)
+        done = await owner.execute(
+            sql.SQL(statement).format(
+                table=table.identifier,
+                key=table.key.identifier,
+                one=sql.SQL("(select min({}) from {})").format(table.key.identifier, table.identifier),
+            )
+        )
+        [(key,)] = await done.fetchall()
+        return str(key)
+
+
+@pytest.mark.parametrize("rows_at_once", [2, 50_000])
+async def test_what_a_projector_keeps_is_what_the_log_says(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(verifying, "ROWS_AT_ONCE", rows_at_once)
+    async with served(side):
+        for model in READ_MODELS:
+            found = await verified(side, model)
+            assert (found.differing, found.told) == (0, [])
+            assert found.rows > 1 or model is SALES_DAILY
+
+
+async def test_a_row_that_was_changed_by_hand_is_found_and_explained(side: ReadSide) -> None:
+    async with served(side):
+        key = await by_hand(
+            side,
+            STOCK_AVAILABILITY,
+            "update {table} set on_hand = on_hand + 1 where {key} = {one} returning {key}",
+        )
+        found = await verified(side, STOCK_AVAILABILITY)
+        [difference] = found.told
+        assert (found.differing, difference.key) == (1, key)
+        [(name, (stored, expected))] = difference.fields().items()
+        assert (name, stored) == ("on_hand", expected + 1)
+        stream = f"stock-{difference.expected.sku}@{difference.expected.location}"
+        assert {event.stream for event in difference.events} == {stream}
+        assert [event.version for event in difference.events] == list(range(1, len(difference.events) + 1))
+        words = told(difference)
+        assert f"on_hand: {stored}, by the log {expected}" in words
+        assert "stock.received.v1" in words
+
+
+async def test_a_row_that_is_gone_and_one_that_nobody_made_are_found(side: ReadSide) -> None:
+    async with served(side):
+        gone = await by_hand(side, ORDER_DETAIL, "delete from {table} where {key} = {one} returning {key}")
+        invented = await by_hand(
+            side,
+            ORDER_DETAIL,
+            "insert into {table} ({key}, parts, shown, revision) values ('invented', '{{}}', false, 0)"
+            " returning {key}",
+        )
+        found = await verified(side, ORDER_DETAIL)
+        assert {difference.key for difference in found.told} == {gone, invented}
+        assert found.differing == 2
+        by_key = {difference.key: difference for difference in found.told}
+        assert by_key[gone].stored is None
+        assert "is not served" in told(by_key[gone])
+        assert by_key[invented].events == []
+
+
+async def test_of_many_rows_that_differ_all_are_counted_and_some_told(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "MAX_TOLD", 2)
+    async with served(side):
+        async with await psycopg.AsyncConnection.connect(side.read_url, autocommit=True) as owner:
+            table = Table(STOCK_AVAILABILITY).identifier
+            changed = await owner.execute(sql.SQL("update {} set reserved = -1").format(table))
+        found = await verified(side, STOCK_AVAILABILITY)
+        assert (found.differing, len(found.told)) == (changed.rowcount, 2)
+
+
+async def test_a_counters_row_is_explained_by_the_events_of_every_lane(side: ReadSide) -> None:
+    async with served(side):
+        await by_hand(
+            side, SALES_DAILY, "update {table} set orders = orders + 1 where {key} = {one} returning {key}"
+        )
+        found = await verified(side, SALES_DAILY)
+        [difference] = found.told
+        positions = [event.position for event in difference.events]
+        assert positions == sorted(positions)
+        assert {event.type for event in difference.events} == {"order.placed.v1"}
+
+
+async def test_traffic_goes_on_meanwhile(side: ReadSide) -> None:
+    facts = list(history(seed=6, appends=300))
+    await side.write(facts[:100])
+    async with running(side.projector()):
+        await side.converge()
+        writing = asyncio.create_task(side.write(facts[100:]))
+        rounds = 0
+        while not writing.done() or rounds < 2:
+            for model in READ_MODELS:
+                assert (await verified(side, model)).differing == 0
+            rounds += 1
+        await writing
+
+
+async def test_what_nobody_has_made_cannot_be_verified(side: ReadSide) -> None:
+    with pytest.raises(NothingServed, match="order_detail"):
+        await verified(side, ORDER_DETAIL)
+
+
+def test_a_read_model_is_chosen_by_name() -> None:
+    assert chosen([]) == list(READ_MODELS)
+    assert chosen(["sales_daily"]) == [SALES_DAILY]
+    with pytest.raises(UnknownReadModel, match=r"no read model sales; there are .*sales_daily"):
+        chosen(["sales"])
