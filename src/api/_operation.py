@@ -3,6 +3,8 @@
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from fastapi import params
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -131,7 +133,8 @@ class Operation(APIRoute):
         extra = self.openapi_extra or {}
         allowed = {
             parameter.alias: _is_list(parameter.field_info.annotation)
-            for parameter in self.dependant.query_params
+            for parameter in get_flat_params(self.dependant)
+            if isinstance(parameter.field_info, params.Query)
         }
 
         async def guarded(request: Request) -> Response:

@@ -57,6 +57,9 @@ INVALID_CONSISTENCY_TOKEN: Final = Kind(
     400,
     meaning="The Consistency-Token is not one that a door of this shop gave.",
 )
+INVALID_AS_OF: Final = Kind(
+    "invalid_as_of", 400, meaning="A question is as of a time or as of a position, not both."
+)
 INVALID_CURSOR: Final = Kind(
     "invalid_cursor", 400, meaning="The cursor is not one that this list gave for this very question."
 )

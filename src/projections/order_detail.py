@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import LiteralString, assert_never
 
 from domain import order
 from domain.envelope import Recorded
@@ -167,4 +167,5 @@ ORDER_DETAIL = ReadModel(
 
 async def order_of(rows: Rows, order_id: str, ask: Ask) -> Answer[OrderDetail]:
     """The order, or no row."""
-    return await rows.select(ORDER_DETAIL, "order_id = %(order_id)s", {"order_id": order_id}, ask)
+    where: LiteralString = "order_id = %(order_id)s"
+    return await rows.select(ORDER_DETAIL, where, {"order_id": order_id}, ask, ever=where)

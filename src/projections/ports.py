@@ -8,6 +8,7 @@ runtime does everything else: tables, checkpoints, locks, revisions, rebuilding.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
 from domain.envelope import Recorded, Token
@@ -65,16 +66,31 @@ class NotYetApplied(Rejected):
     """What you wait for is not applied yet; ask again."""
 
 
+@dataclass(eq=False)
+class BeyondTheLog(Rejected):
+    """Nothing is recorded there yet."""
+
+    head: int
+
+
+class TooMuchHistory(Rejected):
+    """The answer would take more history than is looked into for one question."""
+
+
 class ForeignToken(Rejected):
     """The consistency token belongs to another history of this shop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The consistency a query asks for: after which token, waiting how long."""
+    """The consistency a query asks for: after which token, waiting how long.
+
+    `as_of`: as it was when the log had come to this position; `after` plays no part then.
+    """
 
     after: Token | None = None
     wait_s: float = 0.0
+    as_of: int | None = None
 
 
 class Rows(Protocol):
@@ -86,10 +102,27 @@ class Rows(Protocol):
         where: LiteralString,
         parameters: Mapping[str, object],
         ask: Ask,
+        *,
+        ever: LiteralString | None = None,
     ) -> Answer[Row]:
         """The rows that satisfy `where` (and what may follow it: order by, limit).
 
         Waits, as `ask` says, until the model has applied all of its token that concerns it, else
         raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation.
+
+        `ever`: what holds today of every row that has satisfied `where` at any time, so that only the past
+        of these is looked into. Without it all of history is, as far as that goes: `TooMuchHistory`.
         """
+        ...
+
+
+class Past(Protocol):
+    """Where the log was at a time."""
+
+    async def position_at(self, at: datetime) -> int:
+        """Of the last event recorded until then, 0 before the first. `BeyondTheLog` after the newest."""
+        ...
+
+    async def must_reach(self, position: int) -> None:
+        """`BeyondTheLog` where there is no event at the position yet."""
         ...

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import LiteralString, assert_never
 
 from domain import price, product, stock
 from domain.envelope import Recorded
@@ -172,9 +172,11 @@ PRODUCT_DETAIL = ReadModel(
 
 async def product_of(rows: Rows, product_id: str, ask: Ask) -> Answer[ProductDetail]:
     """The product, or no row."""
-    return await rows.select(PRODUCT_DETAIL, "product_id = %(product_id)s", {"product_id": product_id}, ask)
+    where: LiteralString = "product_id = %(product_id)s"
+    return await rows.select(PRODUCT_DETAIL, where, {"product_id": product_id}, ask, ever=where)
 
 
 async def product_with_slug(rows: Rows, slug: str, ask: Ask) -> Answer[ProductDetail]:
     """The product that claimed the slug, or no row."""
-    return await rows.select(PRODUCT_DETAIL, "slug = %(slug)s", {"slug": slug}, ask)
+    where: LiteralString = "slug = %(slug)s"
+    return await rows.select(PRODUCT_DETAIL, where, {"slug": slug}, ask, ever=where)

@@ -63,5 +63,9 @@ STOCK_AVAILABILITY = ReadModel(
 async def availability_of(rows: Rows, skus: Sequence[str], ask: Ask) -> Answer[StockAvailability]:
     """Every location's stock of each SKU, by SKU and location."""
     return await rows.select(
-        STOCK_AVAILABILITY, "sku = any(%(skus)s) order by sku, location", {"skus": list(skus)}, ask
+        STOCK_AVAILABILITY,
+        "sku = any(%(skus)s) order by sku, location",
+        {"skus": list(skus)},
+        ask,
+        ever="sku = any(%(skus)s)",
     )

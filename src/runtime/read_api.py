@@ -11,7 +11,9 @@ from api.ports import Surroundings
 from api.read import create_app
 from projections import READ_MODELS
 from runtime.ids import Uuid7s
+from runtime.log.reading import LogReader
 from runtime.process import serve_door
+from runtime.read_models.past import PastRows
 from runtime.read_models.rows import PostgresRows
 from runtime.settings import Settings
 from runtime.telemetry import DoorTelemetry
@@ -20,13 +22,17 @@ UNAVAILABLE: Final = (OperationalError, PoolTimeout)
 
 
 async def run(settings: Settings) -> None:
-    async with PostgresRows.open(settings.read_database_url) as rows:
+    async with (
+        PostgresRows.open(settings.read_database_url) as rows,
+        LogReader.open(settings.database_url) as reader,
+    ):
+        past = PastRows(rows, reader)
 
         async def ready() -> Mapping[str, str | None]:
             return await readiness(rows)
 
         around = Surroundings(Tokens(settings.tokens), Uuid7s().new, DoorTelemetry(), ready)
-        app = create_app(rows, around, unavailable=UNAVAILABLE)
+        app = create_app(past, past, around, unavailable=UNAVAILABLE)
         await serve_door(app, host=settings.host, port=settings.read_port)
 
 

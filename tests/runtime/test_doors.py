@@ -13,6 +13,7 @@ from api.read import create_app as create_read_app
 from runtime import audit_api, read_api
 from runtime.log.reading import LogReader
 from runtime.migrate import migrate
+from runtime.read_models.past import PastRows
 from runtime.read_models.rows import PostgresRows
 
 pytestmark = pytest.mark.anyio
@@ -34,8 +35,9 @@ def assert_unavailable(answer: httpx.Response) -> None:
 
 
 async def test_without_its_database_the_read_door_is_unavailable(nowhere: str) -> None:
-    async with PostgresRows.open(nowhere) as rows:
-        app = create_read_app(rows, surroundings(), unavailable=read_api.UNAVAILABLE)
+    async with PostgresRows.open(nowhere) as rows, LogReader.open(nowhere) as reader:
+        past = PastRows(rows, reader)
+        app = create_read_app(past, past, surroundings(), unavailable=read_api.UNAVAILABLE)
         caller = Caller(app, DOCUMENTS["read"])
         async with caller.http:
             assert_unavailable(await caller.send("GET", f"/orders/{ID}"))

@@ -30,6 +30,7 @@ from runtime.migrate import migrate
 from runtime.openapi import documents
 from runtime.postgres import open_pool
 from runtime.projector import Projector
+from runtime.read_models.past import PastRows
 from runtime.read_models.rows import PostgresRows
 from runtime.telemetry import DoorTelemetry
 
@@ -190,11 +191,12 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
         asyncio.TaskGroup() as tasks,
     ):
         projector = Projector(reader, pool, servers="")
+        past = PastRows(rows, reader)
         await projector._prepare()
         watching = tasks.create_task(projector._watch())  # all of it but Kafka
         doors = Doors(
             WriteDoor(log),
-            Caller(create_read_app(rows, surroundings()), DOCUMENTS["read"]),
+            Caller(create_read_app(past, past, surroundings()), DOCUMENTS["read"]),
             Caller(create_audit_app(reader, surroundings()), DOCUMENTS["audit"]),
             log,
             reader,

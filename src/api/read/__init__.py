@@ -12,7 +12,7 @@ from api.read.orders import orders
 from api.read.products import products
 from api.read.reports import reports
 from api.read.stock import stock
-from projections.ports import Rows
+from projections.ports import Past, Rows
 
 TITLE: Final = "Tallybook: the read door"
 ROUTERS: Final[tuple[APIRouter, ...]] = (products, stock, orders, reports)
@@ -20,7 +20,9 @@ REQUEST_SECONDS: Final = 40.0
 """More than a question may wait."""
 
 
-def create_app(rows: Rows, around: Surroundings, *, unavailable: tuple[type[Exception], ...] = ()) -> FastAPI:
-    """`unavailable`: what `rows` raises when it cannot be asked."""
+def create_app(
+    rows: Rows, past: Past, around: Surroundings, *, unavailable: tuple[type[Exception], ...] = ()
+) -> FastAPI:
+    """`unavailable`: what `rows` and `past` raise when they cannot be asked."""
     refusals = {**REFUSALS, **dict.fromkeys(unavailable, UNAVAILABLE)}
-    return make_app(TITLE, ROUTERS, refusals, around, request_seconds=REQUEST_SECONDS, rows=rows)
+    return make_app(TITLE, ROUTERS, refusals, around, request_seconds=REQUEST_SECONDS, rows=rows, past=past)

@@ -1,32 +1,47 @@
 """How a request becomes a question, and an answer a response."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
-from fastapi import APIRouter, Depends
-from pydantic import TypeAdapter
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import consistency, etags
 from api._operation import Operation, header, operation
 from api.auth import Scope
-from api.problems import DOMAIN_REFUSALS, INVALID_CONSISTENCY_TOKEN, UNAVAILABLE, Kind, Refusals
+from api.problems import (
+    DOMAIN_REFUSALS,
+    INVALID_AS_OF,
+    INVALID_CONSISTENCY_TOKEN,
+    UNAVAILABLE,
+    Kind,
+    Refusals,
+    Refused,
+)
 from domain.values import Rejected
 from projections import ports
-from projections.ports import Answer, Ask, Rows
+from projections.ports import Answer, Ask, Past, Rows
 
 Row = TypeVar("Row")
 
 ALWAYS_REFUSED: Final[Refusals] = {
     ports.NotYetApplied: Kind("not_yet_applied", 425, retry_after_s=1),
     ports.ForeignToken: Kind("foreign_token", 409),
+    ports.BeyondTheLog: Kind("beyond_the_log", 422),
+    ports.TooMuchHistory: Kind("too_much_history", 422),
 }
 REFUSALS: Final[Refusals] = {**DOMAIN_REFUSALS, **ALWAYS_REFUSED}
 
 REVALIDATED: Final = "private, max-age=0, must-revalidate"
 NOT_STORED: Final = "private, no-store"
+IMMUTABLE: Final = "private, max-age=31536000, immutable"
+"""Of the past, which does not change."""
+AS_OF: Final = "As the answer was at this time, by what had been recorded until then (RFC 3339)."
+AS_OF_POSITION: Final = "As the answer was when the log had come to this position."
 
 _PARAMETERS: Final = (
     header(consistency.HEADER, "From an answer: wait until this answer's effect is seen."),
@@ -41,6 +56,7 @@ _PARAMETERS: Final = (
 _ANSWER_HEADERS: Final = {
     "ETag": "For If-None-Match here; the write door's If-Match takes the field `version`.",
     consistency.HEADER: "The positions at which the answer holds.",
+    "As-Of-Position": "The position that a question about the past came to.",
 }
 
 
@@ -61,6 +77,7 @@ def query(
     kinds = [
         *problems,
         INVALID_CONSISTENCY_TOKEN,
+        INVALID_AS_OF,
         UNAVAILABLE,
         *ALWAYS_REFUSED.values(),
         *(DOMAIN_REFUSALS[refusal] for refusal in refusals),
@@ -85,15 +102,29 @@ class QueryCall:
     if_none_match: str | None
 
 
-async def _call_of(request: Request) -> QueryCall:
+async def _call_of(
+    request: Request,
+    as_of: Annotated[AwareDatetime | None, Query(description=AS_OF)] = None,
+    as_of_position: Annotated[int | None, Query(ge=0, lt=2**63, description=AS_OF_POSITION)] = None,
+) -> QueryCall:
     headers = request.headers
     token = headers.get(consistency.HEADER)
     ask = Ask()
     if token is not None:
         prefer = ",".join(headers.getlist("prefer"))
         ask = Ask(consistency.decode(token), consistency.wait_of(prefer))
+    ask = replace(ask, as_of=await _position(request.app.state.past, as_of, as_of_position))
     given = headers.getlist("if-none-match")
     return QueryCall(request.app.state.rows, ask, ",".join(given) if given else None)
+
+
+async def _position(past: Past, at: datetime | None, position: int | None) -> int | None:
+    if at is not None and position is not None:
+        raise Refused(INVALID_AS_OF, "Either as_of or as_of_position.")
+    if position is not None:
+        await past.must_reach(position)
+        return position
+    return await past.position_at(at) if at is not None else None
 
 
 Call = Annotated[QueryCall, Depends(_call_of)]
@@ -115,6 +146,10 @@ class Rendering(Generic[Row]):
             "Cache-Control": self._cache,
             consistency.HEADER: consistency.encode(answer.at),
         }
+        if call.ask.as_of is not None:
+            headers["As-Of-Position"] = str(call.ask.as_of)
+            if self._cache != NOT_STORED:
+                headers["Cache-Control"] = IMMUTABLE
         if not etags.none_match(call.if_none_match, etag):
             return Response(status_code=304, headers=headers)
         return Response(self._adapter.dump_json(value), 200, headers, "application/json")

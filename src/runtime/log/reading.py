@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 CHANNEL: Final = "tallybook_log"
 POOL_SIZE: Final = 4
 BATCH_EVENTS: Final = 1_000
+LAST_POSITION: Final = 2**63 - 1
 POLL_S: Final = 0.1
 """How long a subscription sleeps at most: what a lost notification costs."""
 READ_S: Final = 35.0
@@ -150,17 +151,44 @@ class LogReader:
         )
         return Mark(*rows[0]) if rows else Mark(0, NO_EVENT)
 
-    async def heads(self) -> Mapping[tuple[str, int], Mark]:
-        """The last event of each (context, lane) that has one: one look-up in the index each."""
+    async def position_at(self, at: datetime) -> int:
+        """Of the last event recorded until then, 0 before the first: recorded_at grows with the position."""
+        before, after = 0, (await self.head()).position + 1
+        while after - before > 1:
+            middle = (before + after) // 2
+            [(recorded_at,)] = await self._rows(
+                "select recorded_at from log.events where position = %s", (middle,)
+            )
+            before, after = (middle, after) if recorded_at <= at else (before, middle)
+        return before
+
+    async def newest(self) -> tuple[int, datetime | None]:
+        """The head, and when its event was recorded."""
+        rows = await self._rows(
+            "select position, recorded_at from log.events order by position desc limit 1", ()
+        )
+        return rows[0] if rows else (0, None)
+
+    async def read_streams(self, streams: Sequence[str], *, upto: int, limit: int) -> list[StoredEvent]:
+        """The first `limit` events of these streams up to a position, stream by stream."""
+        return await self._events(
+            "select " + COLUMNS + ", 0 from unnest(%s::text[]) as u (stream)"
+            " cross join lateral (select f.* from log.events f"
+            "   where f.stream = u.stream and f.position <= %s order by f.version) e limit %s",
+            (list(streams), upto, limit),
+        )
+
+    async def heads(self, upto: int = LAST_POSITION) -> Mapping[tuple[str, int], Mark]:
+        """The last event of each (context, lane) up to a position: one look-up in the index each."""
         rows = await self._rows(
             "select t.context, t.lane, t.position, t.event_id::text"
             " from unnest(%s::text[]) as c (context)"
             " cross join (select generate_series(0, lanes - 1)::smallint as lane from log.settings) l"
             " cross join lateral (select e.context, e.lane, e.position, e.event_id from log.events e"
-            "   where (e.context, e.lane) <= (c.context, l.lane)"
+            "   where (e.context, e.lane, e.position) <= (c.context, l.lane, %s)"
             "   order by e.context desc, e.lane desc, e.position desc limit 1) t"
             " where (t.context, t.lane) = (c.context, l.lane)",
-            (sorted(set(CONTEXTS.values())),),
+            (sorted(set(CONTEXTS.values())), upto),
         )
         return {(context, lane): Mark(position, event_id) for context, lane, position, event_id in rows}
 

@@ -1,12 +1,13 @@
 """The read models as queries see them: one snapshot holds the rows and the vector they hold at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString, TypeVar
 
 import msgspec
 from psycopg import IsolationLevel, errors, sql
+from psycopg.adapt import PyFormat
 from psycopg.types.json import set_json_loads
 
 from domain.envelope import Mark, Token
@@ -59,28 +60,72 @@ class PostgresRows:
         where: LiteralString,
         parameters: Mapping[str, object],
         ask: Ask,
+        *,
+        ever: LiteralString | None = None,  # noqa: ARG002 - the present needs no help
     ) -> Answer[Row]:
         table = self._table(model)
+        at, build, values = await self._applied(table, _select(table, where), parameters, ask)
+        return Answer(tuple(Versioned(_row(table, row), row[-1]) for row in values), at, build)
+
+    async def parts(
+        self,
+        model: ReadModel[Any],
+        ever: LiteralString,
+        parameters: Mapping[str, object],
+        ask: Ask,
+        limit: int,
+    ) -> tuple[Mapping[str, Sequence[str]], str]:
+        """The names of the parts of the first rows that satisfy `ever`, by key; and the build."""
+        table = self._table(model)
+        query = sql.SQL("select {key}, parts from {table} as {name} where ").format(
+            key=table.key.identifier, table=table.identifier, name=sql.Identifier(model.name)
+        )
+        query += sql.SQL(ever) + sql.SQL(" limit {}").format(limit)
+        _, build, values = await self._applied(table, query, parameters, ask)
+        return {key: list(table.decode(parts)) for key, parts in values}, build
+
+    async def among(
+        self,
+        model: ReadModel[Row],
+        rows: Sequence[Row],
+        where: LiteralString,
+        parameters: Mapping[str, object],
+    ) -> Sequence[Row]:
+        """Those of the given rows that satisfy `where`, as if they were the stored ones."""
+        table = self._table(model)
+        columns = table.columns
+        given = {
+            f"column_{number}": [column.value(getattr(row, column.name)) for row in rows]
+            for number, column in enumerate(columns)
+        }
+        async with self._pool.connection() as connection:
+            found = await connection.execute(_select_given(table, where), {**parameters, **given})
+            return [_row(table, row) for row in await found.fetchall()]
+
+    async def _applied(
+        self, table: Table, query: sql.Composed, parameters: Mapping[str, object], ask: Ask
+    ) -> tuple[Token, str, list[tuple[Any, ...]]]:
+        """Where the build stood, its name, and what the query found, once what is asked for is applied."""
         clock = asyncio.get_running_loop().time
         deadline, pause = clock() + ask.wait_s, FIRST_POLL_S
         while True:
-            answer = await self._answer(table, where, parameters, ask)
-            if answer is not None:
-                return answer
+            found = await self._found(table, query, parameters, ask)
+            if found is not None:
+                return found
             left = deadline - clock()
             if left <= 0:
                 raise NotYetApplied
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_POLL_S)
 
-    async def _answer(
-        self, table: Table, where: LiteralString, parameters: Mapping[str, object], ask: Ask
-    ) -> Answer[Any] | None:
+    async def _found(
+        self, table: Table, query: sql.Composed, parameters: Mapping[str, object], ask: Ask
+    ) -> tuple[Token, str, list[tuple[Any, ...]]] | None:
         """None while the tables are not there or have not applied what is asked for."""
         try:
             async with self._pool.connection() as connection, connection.pipeline():
                 found = await connection.execute(_AT, [table.build])
-                rows = await connection.execute(_select(table, where), parameters)
+                rows = await connection.execute(query, parameters)
                 marks, values = await found.fetchall(), await rows.fetchall()
         except errors.UndefinedTable:
             return None
@@ -89,15 +134,7 @@ class PostgresRows:
         at = Token(marks[0][4], {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks})
         if ask.after is not None and not _reached(ask.after, at, contexts_of(table.model)):
             return None
-        names = [column.name for column in table.columns]
-        return Answer(
-            rows=tuple(
-                Versioned(msgspec.convert(dict(zip(names, row, strict=False)), table.model.row), row[-1])
-                for row in values
-            ),
-            at=at,
-            build=f"{table.build}.{marks[0][5]}",
-        )
+        return at, f"{table.build}.{marks[0][5]}", values
 
     def _table(self, model: ReadModel[Any]) -> Table:
         if model.name not in self._tables:
@@ -121,6 +158,29 @@ def _select(table: Table, where: LiteralString) -> sql.Composed:
         name=sql.Identifier(table.model.name),
     )
     return shown + sql.SQL(where)
+
+
+def _select_given(table: Table, where: LiteralString) -> sql.Composed:
+    """As `_select`, of rows given as arrays; text is compared as it is in the table."""
+    columns = table.columns
+    given = sql.SQL(
+        "select {columns} from (select {collated} from unnest({arrays}) as given ({columns})) as {name} "
+        "where "
+    ).format(
+        columns=sql.SQL(", ").join(column.identifier for column in columns),
+        collated=sql.SQL(", ").join(column.collated for column in columns),
+        arrays=sql.SQL(", ").join(
+            sql.Placeholder(f"column_{number}", PyFormat.BINARY) + sql.SQL("::") + column.array
+            for number, column in enumerate(columns)
+        ),
+        name=sql.Identifier(table.model.name),
+    )
+    return given + sql.SQL(where)
+
+
+def _row(table: Table, values: Sequence[Any]) -> Any:  # noqa: ANN401 - the model's row
+    names = [column.name for column in table.columns]
+    return msgspec.convert(dict(zip(names, values, strict=False)), table.model.row)
 
 
 def _reached(after: Token, at: Token, contexts: tuple[str, ...]) -> bool:

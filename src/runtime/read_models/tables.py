@@ -43,6 +43,13 @@ class Column:
         return sql.Identifier(self.name)
 
     @property
+    def collated(self) -> sql.Composable:
+        """In a query of given values, so that they compare as stored ones do."""
+        if self.type is not _TEXT:
+            return self.identifier
+        return sql.SQL('{0} collate "C" as {0}').format(self.identifier)
+
+    @property
     def array(self) -> sql.Composed:
         """The type of the array that carries its values to `unnest`."""
         base = sql.SQL("text") if self.type is _TEXT else self.type

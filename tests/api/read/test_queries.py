@@ -158,7 +158,7 @@ async def test_many_skus_are_asked_for_at_once(doors: Doors) -> None:
         ("/products?slug=NO", 422, "invalid_fields"),
         ("/products?slug=a&slug=b", 400, "repeated_parameter"),
         ("/products?slug=a&colour=red", 400, "unknown_parameter"),
-        (f"/orders/{ID}?as_of=2026-01-01", 400, "unknown_parameter"),
+        (f"/orders/{ID}?at=2026-01-01", 400, "unknown_parameter"),
         ("/stock", 422, "invalid_fields"),
         ("/stock?sku=tea", 422, "invalid_fields"),
         ("/stock/tea", 422, "invalid_fields"),
@@ -243,3 +243,56 @@ async def test_sales_are_counted_from_what_was_sold_here_and_elsewhere(doors: Do
     for params in ({"cursor": kept, "currency": "EUR"}, {"cursor": "x"}, {"cursor": f"AAAA{kept[4:]}"}):
         wrong = await doors.read.send("GET", "/reports/sales_daily", params=params)
         assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_cursor")
+
+
+async def test_every_resource_answers_as_of_a_time_or_a_position(doors: Doors) -> None:
+    ids = await doors.write.product("PAST", qty=5)
+    placed = await doors.write.done("/orders", order_of("PAST", qty=2, total=1000))
+    order = f"/orders/{placed.json()['order_id']}"
+    paths = [order, f"/products/{ids['product_id']}", "/products?slug=past", "/stock/PAST", "/stock?sku=PAST"]
+    paths.append("/reports/sales_daily?currency=EUR")
+    then = {path: (await doors.seen(path)).json() for path in paths}
+    position, recorded_at = await doors.reader.newest()
+    assert recorded_at is not None
+    await doors.write.done(f"{order}/confirm", version=1)
+    later = await doors.write.done("/orders", order_of("PAST", qty=1, total=500))
+    for path in paths:
+        now = await doors.seen(path, later)
+        assert now.json() != then[path]
+        assert "As-Of-Position" not in now.headers
+        by_position = await doors.read.send("GET", path, params=asked(path, as_of_position=position))
+        by_time = await doors.read.send("GET", path, params=asked(path, as_of=recorded_at.isoformat()))
+        for answer in (by_position, by_time):
+            assert answer.json() == then[path]
+            assert answer.headers["As-Of-Position"] == str(position)
+        kept = "private, no-store" if "/orders" in path or "/reports" in path else "immutable"
+        assert kept in by_time.headers["Cache-Control"]
+        same = await doors.read.send(
+            "GET",
+            path,
+            params=asked(path, as_of_position=position),
+            headers={"If-None-Match": by_time.headers["ETag"]},
+        )
+        assert same.status_code == 304
+    before = await doors.read.send("GET", order, params={"as_of_position": 1})
+    assert (before.status_code, before.json()["code"]) == (404, "unknown_order")
+
+
+def asked(path: str, **more: object) -> dict[str, Any]:
+    """Httpx drops the query of a path that is given parameters."""
+    query = path.partition("?")[2]
+    return {**more} | (dict([query.split("=")]) if query else {})
+
+
+async def test_the_future_and_two_pasts_at_once_are_refused(doors: Doors) -> None:
+    await doors.write.product("FUTURE", qty=5)
+    head = await doors.reader.head()
+    for params, code in (
+        ({"as_of": "2999-01-01T00:00:00Z"}, "beyond_the_log"),
+        ({"as_of_position": head.position + 1_000}, "beyond_the_log"),
+        ({"as_of_position": 1, "as_of": "2026-01-01T00:00:00Z"}, "invalid_as_of"),
+        ({"as_of": "2026-01-01T00:00:00"}, "invalid_fields"),
+        ({"as_of_position": -1}, "invalid_fields"),
+    ):
+        refused = await doors.read.send("GET", "/stock/FUTURE", params=params)
+        assert refused.json()["code"] == code
