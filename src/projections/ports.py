@@ -6,13 +6,13 @@ a counter: each part is a sum over a lane's events, and each event contributes o
 runtime does everything else: tables, checkpoints, locks, revisions, rebuilding.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
 from domain.envelope import Recorded, Token
-from domain.values import Rejected
+from domain.values import NotFound, Rejected
 
 Row = TypeVar("Row")
 Fold = Callable[[Any, Recorded], Any] | Callable[[Any, Recorded, str], Any]
@@ -73,6 +73,10 @@ class BeyondTheLog(Rejected):
     head: int
 
 
+class UnknownRow(NotFound):
+    """No event has fed such a row."""
+
+
 class TooMuchHistory(Rejected):
     """The answer would take more history than is looked into for one question."""
 
@@ -116,8 +120,16 @@ class Rows(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An event that changed a row: what it is from then on, or one field of it; None where there is none."""
+
+    recorded: Recorded
+    value: Any
+
+
 class Past(Protocol):
-    """Where the log was at a time."""
+    """Where the log was at a time, and what led to a row."""
 
     async def position_at(self, at: datetime) -> int:
         """Of the last event recorded until then, 0 before the first. `BeyondTheLog` after the newest."""
@@ -125,4 +137,13 @@ class Past(Protocol):
 
     async def must_reach(self, position: int) -> None:
         """`BeyondTheLog` where there is no event at the position yet."""
+        ...
+
+    async def explain(
+        self, model: ReadModel[Any], key: str, field: str | None, ask: Ask
+    ) -> tuple[Sequence[Step], Token]:
+        """Every event that changed the row, or one field of it, in the log's order; and where that holds.
+
+        None for a row there never was. Waits as `Rows.select` does. `TooMuchHistory`.
+        """
         ...

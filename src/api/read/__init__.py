@@ -8,6 +8,7 @@ from api._app import make_app
 from api.ports import Surroundings
 from api.problems import UNAVAILABLE
 from api.read._query import REFUSALS
+from api.read.explain import explanations
 from api.read.orders import orders
 from api.read.products import products
 from api.read.reports import reports
@@ -15,7 +16,7 @@ from api.read.stock import stock
 from projections.ports import Past, Rows
 
 TITLE: Final = "Tallybook: the read door"
-ROUTERS: Final[tuple[APIRouter, ...]] = (products, stock, orders, reports)
+ROUTERS: Final[tuple[APIRouter, ...]] = (products, stock, orders, reports, explanations)
 REQUEST_SECONDS: Final = 40.0
 """More than a question may wait."""
 

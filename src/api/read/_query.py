@@ -34,7 +34,11 @@ ALWAYS_REFUSED: Final[Refusals] = {
     ports.BeyondTheLog: Kind("beyond_the_log", 422),
     ports.TooMuchHistory: Kind("too_much_history", 422),
 }
-REFUSALS: Final[Refusals] = {**DOMAIN_REFUSALS, **ALWAYS_REFUSED}
+REFUSALS: Final[Refusals] = {
+    **DOMAIN_REFUSALS,
+    **ALWAYS_REFUSED,
+    ports.UnknownRow: Kind("unknown_row", 404),
+}
 
 REVALIDATED: Final = "private, max-age=0, must-revalidate"
 NOT_STORED: Final = "private, no-store"
@@ -80,7 +84,7 @@ def query(
         INVALID_AS_OF,
         UNAVAILABLE,
         *ALWAYS_REFUSED.values(),
-        *(DOMAIN_REFUSALS[refusal] for refusal in refusals),
+        *(REFUSALS[refusal] for refusal in refusals),
     ]
     arguments = operation(
         name,
@@ -98,6 +102,7 @@ def query(
 @dataclass(frozen=True, slots=True)
 class QueryCall:
     rows: Rows
+    past: Past
     ask: Ask
     if_none_match: str | None
 
@@ -113,9 +118,10 @@ async def _call_of(
     if token is not None:
         prefer = ",".join(headers.getlist("prefer"))
         ask = Ask(consistency.decode(token), consistency.wait_of(prefer))
-    ask = replace(ask, as_of=await _position(request.app.state.past, as_of, as_of_position))
+    past: Past = request.app.state.past
+    ask = replace(ask, as_of=await _position(past, as_of, as_of_position))
     given = headers.getlist("if-none-match")
-    return QueryCall(request.app.state.rows, ask, ",".join(given) if given else None)
+    return QueryCall(request.app.state.rows, past, ask, ",".join(given) if given else None)
 
 
 async def _position(past: Past, at: datetime | None, position: int | None) -> int | None:

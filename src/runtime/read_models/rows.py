@@ -74,15 +74,26 @@ class PostgresRows:
         parameters: Mapping[str, object],
         ask: Ask,
         limit: int,
-    ) -> tuple[Mapping[str, Sequence[str]], str]:
-        """The names of the parts of the first rows that satisfy `ever`, by key; and the build."""
+    ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
+        """The names of the parts of the first rows that satisfy `ever`, by key; where that holds; build."""
         table = self._table(model)
         query = sql.SQL("select {key}, parts from {table} as {name} where ").format(
             key=table.key.identifier, table=table.identifier, name=sql.Identifier(model.name)
         )
         query += sql.SQL(ever) + sql.SQL(" limit {}").format(limit)
-        _, build, values = await self._applied(table, query, parameters, ask)
-        return {key: list(table.decode(parts)) for key, parts in values}, build
+        at, build, values = await self._applied(table, query, parameters, ask)
+        return {key: list(table.decode(parts)) for key, parts in values}, at, build
+
+    async def parts_of(
+        self, model: ReadModel[Any], key: str, ask: Ask
+    ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
+        """As `parts`, of the row with this key."""
+        table = self._table(model)
+        query = sql.SQL("select {key}, parts from {table} where {key} = %(key)s").format(
+            key=table.key.identifier, table=table.identifier
+        )
+        at, build, values = await self._applied(table, query, {"key": key}, ask)
+        return {key: list(table.decode(parts)) for key, parts in values}, at, build
 
     async def among(
         self,

@@ -296,3 +296,49 @@ async def test_the_future_and_two_pasts_at_once_are_refused(doors: Doors) -> Non
     ):
         refused = await doors.read.send("GET", "/stock/FUTURE", params=params)
         assert refused.json()["code"] == code
+
+
+async def test_why_is_this_three(doors: Doors) -> None:
+    ids = await doors.write.product("WHY", qty=5)
+    placed = await doors.write.done("/orders", order_of("WHY", qty=2, total=1000))
+    why = await doors.seen("/stock/WHY@MAIN/explain", placed, params={"field": "available"})
+    assert [(step["type"], step["value"]) for step in why.json()["steps"]] == [
+        ("stock.received.v1", 5),
+        ("stock.reserved.v1", 3),
+    ]
+    reserved = why.json()["steps"][1]
+    event = await doors.audit.send("GET", f"/events/{reserved['event_id']}")
+    assert event.json()["position"] == reserved["position"]
+    assert reserved["actor"] == {"type": "staff", "id": "admin"}
+
+    order = placed.json()["order_id"]
+    whole = (await doors.seen(f"/orders/{order}/explain", placed)).json()
+    assert (whole["read_model"], whole["key"], whole["field"], whole["next"]) == (
+        "order_detail",
+        order,
+        None,
+        None,
+    )
+    assert whole["steps"][0]["value"]["status"] == "placed"
+    product = (await doors.seen(f"/products/{ids['product_id']}/explain", placed, params={"limit": 2})).json()
+    assert len(product["steps"]) == 2
+    rest = await doors.seen(f"/products/{ids['product_id']}/explain", params={"after": product["next"]})
+    assert rest.json()["steps"][0]["position"] > product["next"]
+    day = (await doors.seen("/reports/sales_daily/2026-03-01/EUR/MAIN/explain", placed)).json()
+    assert {step["type"] for step in day["steps"]} == {"order.placed.v1"}
+    assert day["steps"][-1]["value"]["orders"] == len(day["steps"])
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (f"/orders/{ID}/explain", "unknown_order"),
+        (f"/products/{ID}/explain", "unknown_product"),
+        ("/stock/NOTHING@MAIN/explain", "unknown_row"),
+        ("/reports/sales_daily/1999-01-01/EUR/MAIN/explain", "unknown_row"),
+        ("/stock/WHY@MAIN/explain?field=colour", "invalid_fields"),
+    ],
+)
+async def test_what_never_was_has_no_reasons(doors: Doors, path: str, code: str) -> None:
+    refused = await doors.read.send("GET", path)
+    assert refused.json()["code"] == code

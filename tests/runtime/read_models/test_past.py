@@ -137,3 +137,31 @@ async def test_the_past_is_told_once_the_read_models_have_seen_it(side: ReadSide
         assert behind
         for model in READ_MODELS:
             await rows.select(model, "true", {}, Ask(as_of=1), ever="true")
+
+
+async def test_a_row_is_explained_by_the_events_that_made_it(side: ReadSide, rows: PastRows) -> None:
+    head = (await side.reader.head()).position
+    for model in READ_MODELS:
+        expected = await folded(side, model, head)
+        for key in sorted(expected)[:3]:
+            steps, at = await rows.explain(model, key, None, Ask())
+            positions = [step.recorded.position for step in steps]
+            assert positions == sorted(set(positions))
+            assert steps[-1].value == expected[key]
+            for step in steps:
+                then = await folded(side, model, step.recorded.position)
+                assert step.value == then.get(key)
+            middle = positions[len(positions) // 2]
+            until, _ = await rows.explain(model, key, None, Ask(as_of=middle))
+            assert until == [step for step in steps if step.recorded.position <= middle]
+            assert at.marks
+
+
+async def test_a_field_is_explained_by_what_changed_it(side: ReadSide, rows: PastRows) -> None:
+    steps, _ = await rows.explain(STOCK_AVAILABILITY, "SKU0@MAIN", "on_hand", Ask())
+    assert {step.recorded.type for step in steps} == {"stock.received.v1"}
+    values = [step.value for step in steps]
+    assert values == sorted(set(values))
+    held, _ = await rows.explain(STOCK_AVAILABILITY, "SKU0@MAIN", "reserved", Ask())
+    assert "stock.reserved.v1" in {step.recorded.type for step in held}
+    assert (await rows.explain(STOCK_AVAILABILITY, "NOTHING@MAIN", None, Ask()))[0] == []
