@@ -140,6 +140,20 @@ def _import(records: Callable[[], tuple[Iterator[tuple[str, "Record"]], str, int
 
 
 @app.command()
+def replay(
+    fold: Annotated[Path, typer.Argument(help="A Python file with the functions keys and evolve.")],
+    *,
+    into: Annotated[Path, typer.Option(help="The SQLite file that is written.")],
+    upto: Annotated[int | None, typer.Option(min=1, help="The last position; the head if not said.")] = None,
+) -> None:
+    """Run a fold of your own over the history, into a SQLite file."""
+    from runtime.replay import run  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: run(load_settings(), fold, into, upto))
+
+
+@app.command()
 def verify(
     models: Annotated[
         list[str] | None, typer.Argument(help="Read models; all of them if none is named.")

@@ -1,0 +1,130 @@
+"""`tallybook replay`: a fold of the auditor's own over the whole history, into a SQLite file.
+
+History is read through the library `eventsourcing` (`runtime.audit_log`), not by what writes or serves it.
+"""
+
+import importlib.util
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from domain.envelope import NO_EVENT, Recorded
+from runtime.audit_log.history import History
+from runtime.process import CannotStart
+from runtime.settings import Settings
+
+PROGRESS_EVENTS: Final = 1_000
+
+Rows = dict[str, Any]
+
+
+class UnusableFold(CannotStart):
+    """The file is no fold, or the fold failed at an event; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """`keys`: of the rows an event feeds; `evolve`: what such a row is then, None to have none."""
+
+    keys: Callable[[Recorded], Iterable[str]]
+    evolve: Callable[[Any, Recorded, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Up to the event `event_id` at `position`."""
+
+    rows: Rows
+    events: int
+    position: int
+    event_id: str
+
+
+def fold_in(path: Path) -> Fold:
+    """`keys` and `evolve` of a Python file. UnusableFold."""
+    spec = importlib.util.spec_from_file_location(f"fold_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UnusableFold(f"{path} is no Python file")
+    module = ModuleType(spec.name)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as failed:
+        raise UnusableFold(f"{path} cannot be loaded: {failed!r}") from failed
+    missing = [name for name in ("keys", "evolve") if not callable(getattr(module, name, None))]
+    if missing:
+        raise UnusableFold(f"{path} has no function {' and no function '.join(missing)}")
+    return Fold(module.keys, module.evolve)
+
+
+def replayed(history: History, fold: Fold, upto: int, progress: Callable[[int], None]) -> Replayed:
+    """All events up to a position, folded in memory. UnusableFold where the fold fails."""
+    rows: Rows = {}
+    count, recorded = 0, None
+    for count, recorded in enumerate(history.events(upto=upto), start=1):
+        try:
+            for key in fold.keys(recorded):
+                row = fold.evolve(rows.get(key), recorded, key)
+                if row is None:
+                    rows.pop(key, None)
+                else:
+                    rows[key] = row
+        except Exception as failed:
+            raise UnusableFold(f"the fold failed at position {recorded.position}: {failed!r}") from failed
+        if count % PROGRESS_EVENTS == 0:
+            progress(PROGRESS_EVENTS)
+    if recorded is None:
+        return Replayed(rows, 0, 0, NO_EVENT)
+    return Replayed(rows, count, recorded.position, recorded.event_id)
+
+
+def write(path: Path, result: Replayed, facts: Mapping[str, object]) -> None:
+    """A file of the tables `rows` (key, JSON) and `replay` (name, value), whole or not at all."""
+    attempt = path.with_name(f"{path.name}.{os.getpid()}.new")
+    attempt.unlink(missing_ok=True)
+    with closing(sqlite3.connect(attempt)) as database, database:
+        database.execute("create table rows (key text primary key, row text not null) without rowid")
+        database.execute("create table replay (name text primary key, value text not null)")
+        database.executemany(
+            "insert into rows values (?, ?)",
+            ((key, json.dumps(row, default=str)) for key, row in sorted(result.rows.items())),
+        )
+        told = {"events": result.events, "position": result.position, "event_id": result.event_id, **facts}
+        database.executemany("insert into replay values (?, ?)", ((name, str(told[name])) for name in told))
+    attempt.replace(path)
+
+
+def run(settings: Settings, fold_path: Path, into: Path, upto: int | None) -> int:
+    """The exit code. Raises UnusableFold."""
+    fold = fold_in(fold_path)
+    with History.open(settings.database_url) as history:
+        head = history.head()
+        end = head if upto is None else min(upto, head)
+        began = time.monotonic()
+        with Progress(
+            TextColumn("replaying"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        ) as progress:
+            task = progress.add_task("", total=end)
+            result = replayed(history, fold, end, lambda events: progress.advance(task, events))
+            progress.update(task, completed=end)
+        seconds = time.monotonic() - began
+    write(into, result, {"fold": fold_path.name, "seconds": f"{seconds:.3f}"})
+    typer.echo(
+        f"{result.events:,} events up to position {result.position:,} into {len(result.rows):,} rows "
+        f"of {into} in {seconds:.1f} s ({result.events / max(seconds, 1e-9):,.0f} a second)"
+    )
+    return 0
