@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from projections import READ_MODELS
-from runtime.log.reading import LogReader
+from runtime.audit_log.history import History
 from runtime.process import CannotStart
 from runtime.read_models.folding import Model
-from runtime.read_models.verify import ROLE, Difference, Verified, verify
+from runtime.read_models.verify import Difference, Verified, verify
 from runtime.settings import Settings
 
 MAX_VALUE_CHARS: Final = 200
@@ -56,9 +56,9 @@ async def _shown(settings: Settings, model: Model) -> Verified:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(model.name, total=None)
-        async with LogReader.open(settings.database_url, ROLE) as reader:
+        with History.open(settings.database_url) as history:
             return await verify(
-                reader, settings.read_database_url, model, lambda events: progress.advance(task, events)
+                history, settings.read_database_url, model, lambda events: progress.advance(task, events)
             )
 
 

@@ -1,5 +1,6 @@
 """Connections as the library's recorders want them, which take a role and wait for nothing without end."""
 
+import select
 from typing import Any, Final, Literal
 
 import psycopg
@@ -34,9 +35,18 @@ class AuditDatastore(PostgresDatastore):
             min_size=0,
             max_size=MAX_CONNECTIONS,
             timeout=WAIT_S,
+            check=_check,
             open=False,
         )
 
     def connect(self) -> psycopg.Connection[DictRow]:
         """A connection beside the pool, to listen on. Raises psycopg's OperationalError."""
         return psycopg.connect(self._url, **self._arguments)
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    """Asks the server only where it has said something unasked: likely that it has ended the connection."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        ConnectionPool.check_connection(connection)

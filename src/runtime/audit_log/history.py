@@ -1,6 +1,6 @@
 """History as auditors read it: through the library's recorder, mapper and repository."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import reduce
 from typing import Any, Final, TypeVar, cast
@@ -35,9 +35,16 @@ class History:
         """The last position, 0 when the log is empty."""
         return self._recorder.max_notification_id() or 0
 
-    def events(self, *, after: int = 0, upto: int | None = None) -> Iterator[Historic]:
-        """In the order of the log, after one position, up to another (default: until no more are there)."""
-        while page := self._recorder.select_notifications(after, PAGE_EVENTS, upto, inclusive_of_start=False):
+    def events(
+        self, *, after: int = 0, upto: int | None = None, types: Sequence[str] = ()
+    ) -> Iterator[Historic]:
+        """In the order of the log, after one position, up to another (default: until no more are there).
+
+        Of these stored names only, if any are given.
+        """
+        while page := self._recorder.select_notifications(
+            after, PAGE_EVENTS, upto, types, inclusive_of_start=False
+        ):
             yield from self._decoded(page)
             after = page[-1].id
 

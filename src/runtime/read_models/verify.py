@@ -3,21 +3,24 @@
 All at one cut: a single snapshot holds the rows and the checkpoints of every lane, and the log is folded up
 to those, lane by lane; by the law of interleaving that gives the same rows as the log's own order. Traffic
 may go on meanwhile. Rows are compared in shares of some ten thousand, so that memory is bounded, and the log
-is read once for each share.
+is read once for each share: through the library `eventsourcing`, so that what serves the rows and what checks
+them do not read alike.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, get_args
 
 import msgspec
 from psycopg import sql
 
+from domain import UNIONS
 from domain.envelope import Mark, Recorded
-from domain.values import category_of
-from runtime.log.reading import LogReader, StoredEvent
+from runtime.audit_log.history import History
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.read_models.builds import Lane, marks_of
@@ -49,7 +52,7 @@ class Difference:
     key: str
     stored: Any
     expected: Any
-    events: list[StoredEvent]
+    events: list[Recorded]
 
     def fields(self) -> dict[str, tuple[Any, Any]]:
         """What is stored and what is expected, by field, where they differ."""
@@ -128,14 +131,14 @@ class Cut:
         return lambda key: hashlib.sha256(key.encode()).digest()[0] % self.shares == share
 
 
-async def verify(reader: LogReader, url: str, model: Model, progress: Progress) -> Verified:
+async def verify(history: History, url: str, model: Model, progress: Progress) -> Verified:
     """Every row of what is served, from zero. Raises NothingServed, and what a fold refuses."""
     async with Cut.of(url, model) as cut:
         verified = Verified(model.name, cut.rows, max(m.position for m in cut.marks.values()), 0, [])
         for share in range(cut.shares):
             rows: dict[str, Parts] = {}
-            async for events in _history(reader, cut.marks):
-                fold(model, rows, _decoded(reader, model, events), cut.in_share(share))
+            async for events in _events(history, model, cut.marks):
+                fold(model, rows, events, cut.in_share(share))
                 progress(len(events))
             async for key, stored in cut.stored(share):
                 parts = rows.pop(key, None)
@@ -145,7 +148,7 @@ async def verify(reader: LogReader, url: str, model: Model, progress: Progress) 
             for key, parts in rows.items():
                 _compare(verified, key, None, model.combine(parts), there=False)
         if verified.told:
-            await _explain(reader, model, cut.marks, verified.told)
+            await _explain(history, model, cut.marks, verified.told)
         return verified
 
 
@@ -158,30 +161,27 @@ def _compare(verified: Verified, key: str, stored: Any, expected: Any, *, there:
 
 
 async def _explain(
-    reader: LogReader, model: Model, marks: Mapping[Lane, Mark], told: Iterable[Difference]
+    history: History, model: Model, marks: Mapping[Lane, Mark], told: Iterable[Difference]
 ) -> None:
     """The events that feed the rows, found by looking through them once more."""
     wanted = {difference.key: difference for difference in told}
-    async for events in _history(reader, marks):
-        for stored in events:
-            if category_of(stored.stream) in model.folds:
-                for key in keys_of(model, reader.decode(stored)):
-                    if key in wanted and len(wanted[key].events) < MAX_EVENTS_TOLD:
-                        wanted[key].events.append(stored)
-    for difference in wanted.values():
-        difference.events.sort(key=lambda stored: stored.position)
+    async for events in _events(history, model, marks):
+        for recorded in events:
+            for key in keys_of(model, recorded):
+                if key in wanted and len(wanted[key].events) < MAX_EVENTS_TOLD:
+                    wanted[key].events.append(recorded)
 
 
-async def _history(reader: LogReader, marks: Mapping[Lane, Mark]) -> AsyncIterator[list[StoredEvent]]:
-    for (context, lane), mark in sorted(marks.items()):
-        after = 0
-        while after < mark.position:
-            page = await reader.read_lane(context, lane, after=after, upto=mark.position, limit=PAGE_EVENTS)
-            if not page:
-                break
-            after = page[-1].position
-            yield page
+async def _events(
+    history: History, model: Model, marks: Mapping[Lane, Mark]
+) -> AsyncIterator[Sequence[Recorded]]:
+    """What feeds the model, in the order of the log, as far as each lane has come."""
+    upto = max((mark.position for mark in marks.values()), default=0)
+    reading = history.events(upto=upto, types=_types_of(model))
+    while page := await asyncio.to_thread(lambda: list(islice(reading, PAGE_EVENTS))):
+        yield [one for one in page if one.position <= marks[one.context, one.lane].position]
 
 
-def _decoded(reader: LogReader, model: Model, events: Iterable[StoredEvent]) -> Iterable[Recorded]:
-    return (reader.decode(stored) for stored in events if category_of(stored.stream) in model.folds)
+def _types_of(model: Model) -> Sequence[str]:
+    unions = [UNIONS[category] for category in model.folds]
+    return sorted(event.TYPE for union in unions for event in get_args(union) or (union,))

@@ -14,6 +14,7 @@ from projections import READ_MODELS
 from projections.order_detail import ORDER_DETAIL
 from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.audit_log.history import History
 from runtime.read_models import verify as verifying
 from runtime.read_models.folding import Model
 from runtime.read_models.tables import Table
@@ -33,7 +34,8 @@ async def served(side: ReadSide, appends: int = 60) -> AsyncIterator[None]:
 
 
 async def verified(side: ReadSide, model: Model) -> Verified:
-    return await verify(side.reader, side.read_url, model, lambda _: None)
+    with History.open(side.log_url) as history:
+        return await verify(history, side.read_url, model, lambda _: None)
 
 
 async def by_hand(side: ReadSide, model: Model, statement: str) -> str:
