@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from projections.order_detail import ORDER_DETAIL
+from projections.order_list import ORDER_LIST
 from projections.ports import ReadModel
 from projections.product_detail import PRODUCT_DETAIL
 from projections.sales_daily import SALES_DAILY
@@ -12,5 +13,6 @@ READ_MODELS: Final[tuple[ReadModel[Any], ...]] = (
     PRODUCT_DETAIL,
     STOCK_AVAILABILITY,
     ORDER_DETAIL,
+    ORDER_LIST,
     SALES_DAILY,
 )

@@ -1,16 +1,77 @@
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
-from fastapi import Path
+from fastapi import Path, Query
+from pydantic import AwareDatetime, BaseModel
 from starlette.responses import Response
 
+from api.problems import INVALID_CURSOR, Refused
+from api.read._lists import DEFAULT_LIMIT, Cursor, Limit, cursor_of, key_of
 from api.read._query import NOT_STORED, Call, Rendering, query, router
-from domain.order import UnknownOrder
+from domain.order import OrderStatus, UnknownOrder
 from domain.values import ID_PATTERN
 from projections.order_detail import OrderDetail, order_of
+from projections.order_list import OrderFilter, OrderSummary, orders_of
 
 orders = router()
 
 _ONE: Final = Rendering[OrderDetail](OrderDetail, cache=NOT_STORED)
+
+
+class Orders(BaseModel):
+    """`next`: the cursor of the next page, null on the last."""
+
+    orders: list[OrderSummary]
+    next: str | None
+
+
+_SOME: Final = Rendering[OrderSummary](Orders, cache=NOT_STORED)
+
+
+@orders.get(
+    "/orders",
+    **query(
+        "order_list",
+        summary="Orders by customer, status and time, newest first unless said otherwise",
+        scope="orders:read",
+        answer=Orders,
+        problems=(INVALID_CURSOR,),
+    ),
+)
+async def listed(
+    call: Call,
+    customer: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    status: Literal["placed", "confirmed", "cancelled", "completed"] | None = None,
+    first: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+    end: Annotated[AwareDatetime | None, Query(alias="to", description="Before this time.")] = None,
+    sort: Literal["newest", "oldest"] = "newest",
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Response:
+    wanted = OrderFilter(customer, OrderStatus(status) if status else None, first, end, sort == "newest")
+    question = ("order_list", wanted)
+    after = key_of(question, cursor)
+    answer = await orders_of(call.rows, wanted, call.ask, behind=_place_of(after), limit=limit)
+    rows = [versioned.row for versioned in answer.rows]
+    page = Orders(
+        orders=rows,
+        next=cursor_of(question, f"{rows[-1].placed_at.isoformat()}/{rows[-1].order_id}")
+        if len(rows) == limit
+        else None,
+    )
+    return _SOME.answered(call, answer, [row.order_id for row in rows], page)
+
+
+def _place_of(key: str) -> tuple[datetime, str] | None:
+    """Of a cursor's key; `invalid_cursor` for one that is none of this list's."""
+    if not key:
+        return None
+    at, _, order_id = key.partition("/")
+    try:
+        placed_at = datetime.fromisoformat(at)
+    except ValueError:
+        raise Refused(INVALID_CURSOR, "The cursor is not one that this list gave.") from None
+    return placed_at, order_id
 
 
 @orders.get(

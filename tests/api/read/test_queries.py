@@ -1,4 +1,5 @@
 import asyncio
+import base64
 from typing import Any
 
 import pytest
@@ -342,3 +343,55 @@ async def test_why_is_this_three(doors: Doors) -> None:
 async def test_what_never_was_has_no_reasons(doors: Doors, path: str, code: str) -> None:
     refused = await doors.read.send("GET", path)
     assert refused.json()["code"] == code
+
+
+async def test_orders_are_listed_by_customer_status_and_time(doors: Doors) -> None:
+    await doors.write.product("LISTED", qty=50)
+    customer = "0198c0de-0000-7000-8000-0000000000aa"
+    placed = [
+        await doors.write.done("/orders", {**order_of("LISTED"), "customer_id": customer}) for _ in range(5)
+    ]
+    ids = [answer.json()["order_id"] for answer in placed]
+    sold = {
+        "source": "till",
+        "source_order_id": "listed",
+        "sold_at": "2017-01-01T11:53:26Z",
+        "customer_id": customer,
+        "location": "MAIN",
+        "currency": "USD",
+        "lines": [{"sku": "LISTED", "qty": 1, "amount_minor": 50}],
+    }
+    imported = (await doors.write.done("/imported-orders", sold)).json()["order_id"]
+    before = (await doors.reader.head()).position
+    confirmed = await doors.write.done(f"/orders/{ids[2]}/confirm", version=1)
+
+    async def listed(**filters: object) -> list[str]:
+        found = await doors.seen("/orders", confirmed, params={"customer": customer, **filters})
+        return [row["order_id"] for row in found.json()["orders"]]
+
+    newest = await listed()
+    assert set(newest[:5]) == set(ids)
+    assert newest[5] == imported
+    assert await listed(sort="oldest") == newest[::-1]
+    assert await listed(status="confirmed") == [ids[2]]
+    assert await listed(status="completed") == [imported]
+    assert await listed(to="2018-01-01T00:00:00Z") == [imported]
+    assert await listed(**{"from": "2018-01-01T00:00:00Z"}) == newest[:5]
+    assert await listed(status="confirmed", as_of_position=before) == []
+    assert len(await listed(status="placed", as_of_position=before)) == 5
+
+    for sort in ("newest", "oldest"):
+        walked: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            params = {"customer": customer, "limit": "2", "sort": sort, **cursor}
+            page = (await doors.seen("/orders", params=params)).json()
+            walked += [row["order_id"] for row in page["orders"]]
+            if page["next"] is None:
+                break
+            cursor = {"cursor": page["next"]}
+        assert walked == await listed(sort=sort)
+    forged = base64.urlsafe_b64encode(base64.urlsafe_b64decode(cursor["cursor"] + "==")[:9] + b"x").decode()
+    for wrong in ({"sort": "newest", **cursor}, {"sort": "oldest", "cursor": forged.rstrip("=")}):
+        refused = await doors.read.send("GET", "/orders", params={"customer": customer, **wrong})
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_cursor")
