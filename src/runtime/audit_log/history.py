@@ -13,6 +13,8 @@ from runtime.audit_log.factory import READER, ROLE, URL
 from runtime.audit_log.mapper import Historic
 
 PAGE_EVENTS: Final = 500
+STRETCH: Final = 1_000_000
+"""How far one query reads along at most, where it looks for types: a statement has a limited time."""
 S = TypeVar("S")
 
 
@@ -38,15 +40,19 @@ class History:
     def events(
         self, *, after: int = 0, upto: int | None = None, types: Sequence[str] = ()
     ) -> Iterator[Historic]:
-        """In the order of the log, after one position, up to another (default: until no more are there).
+        """In the order of the log, after one position, up to another (default: the head as reading begins).
 
         Of these stored names only, if any are given.
         """
-        while page := self._recorder.select_notifications(
-            after, PAGE_EVENTS, upto, types, inclusive_of_start=False
-        ):
+        head = self.head()
+        last = head if upto is None else min(head, upto)
+        while after < last:
+            stop = min(last, after + STRETCH)
+            page = self._recorder.select_notifications(
+                after, PAGE_EVENTS, stop, types, inclusive_of_start=False
+            )
             yield from self._decoded(page)
-            after = page[-1].id
+            after = page[-1].id if len(page) == PAGE_EVENTS else stop
 
     def of_stream(self, stream: str, *, after_version: int = 0) -> Iterator[Historic]:
         """In order of version."""

@@ -12,10 +12,10 @@ from eventsourcing.persistence import InternalError, NotSupportedError, Programm
 from history import Writer, history
 
 from domain.envelope import Recorded
-from domain.order import ORDER
+from domain.order import ORDER, OrderPlaced
 from domain.price import PRICE
 from domain.product import PRODUCT
-from domain.stock import STOCK
+from domain.stock import STOCK, StockReceived
 from domain.values import Aggregate, category_of
 from runtime.audit_log import history as of_auditors
 from runtime.audit_log.history import History
@@ -82,6 +82,20 @@ def test_any_stretch_of_positions_is_that_of_the_writers(audited: History, shop:
         assert list(audited.events(after=after)) == shop.recorded[after:]
         for upto in (0, after, after + 1, after + PAGE, after + 2 * PAGE + 1):
             assert list(audited.events(after=after, upto=upto)) == shop.recorded[after:upto]
+
+
+@pytest.mark.parametrize("stretch", [1, PAGE - 1, PAGE, PAGE + 1, 10_000])
+def test_some_types_only(
+    monkeypatch: pytest.MonkeyPatch, audited: History, shop: Shop, short_pages: None, stretch: int
+) -> None:
+    monkeypatch.setattr(of_auditors, "STRETCH", stretch)
+    for types in ({OrderPlaced.TYPE}, {OrderPlaced.TYPE, StockReceived.TYPE}, {"nothing.such.v1"}):
+        wanted = [event for event in shop.recorded if event.type in types]
+        assert list(audited.events(types=sorted(types))) == wanted
+        half = len(shop.recorded) // 2
+        assert list(audited.events(upto=half, types=sorted(types))) == [
+            event for event in wanted if event.position <= half
+        ]
 
 
 @pytest.mark.usefixtures("short_pages")
