@@ -50,6 +50,7 @@ SINGLE: Final = (
     "correlation-id",
     "idempotency-key",
     "if-match",
+    "last-event-id",
 )
 """Headers of which a second one would have to be ignored."""
 

@@ -63,6 +63,11 @@ INVALID_AS_OF: Final = Kind(
 INVALID_CURSOR: Final = Kind(
     "invalid_cursor", 400, meaning="The cursor is not one that this list gave for this very question."
 )
+INVALID_FEED_POSITION: Final = Kind(
+    "invalid_feed_position",
+    400,
+    meaning="`after`, or the Last-Event-ID, is beyond the end of the log or is no position.",
+)
 INVALID_IDEMPOTENCY_KEY: Final = Kind(
     "invalid_idempotency_key",
     400,

@@ -1,6 +1,6 @@
 """What the audit door needs of the log."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -30,9 +30,30 @@ class HistoryEvent(Protocol):
     def recorded_at(self) -> datetime: ...
 
 
+class Head(Protocol):
+    @property
+    def position(self) -> int: ...
+
+
 class History(Protocol):
+    async def head(self) -> Head:
+        """The last event; position 0 when there is none."""
+        ...
+
+    async def position_at(self, at: datetime) -> int:
+        """Of the last event recorded until then, 0 before the first."""
+        ...
+
+    async def read(self, after: int, limit: int) -> Sequence[HistoryEvent]:
+        """In order of position."""
+        ...
+
     async def read_stream(self, stream: str, *, after_version: int, limit: int) -> Sequence[HistoryEvent]:
         """In order of version."""
         ...
 
     async def event(self, event_id: str) -> HistoryEvent | None: ...
+
+    def subscribe(self, after: int, limit: int) -> AsyncGenerator[Sequence[HistoryEvent]]:
+        """Batches of events after a position, none of them empty, for ever."""
+        ...
