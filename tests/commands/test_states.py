@@ -512,6 +512,48 @@ async def test_what_a_fold_or_the_codec_refuses_is_not_told_as_a_log_that_is_awa
         await states.load({"sku-A1": SKU})
 
 
+async def test_what_many_want_is_read_together_and_never_too_much_at_once(
+    slow: SlowLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_states, "MAX_LOADED", 50)
+    states = States(slow, NoSnapshots())
+    waiting = [asyncio.create_task(states.load({f"sku-A{n}": SKU})) for n in range(120)]
+    await asyncio.sleep(0.01)
+    assert [len(after) for after in slow.read] == [50, 50], "two reads at once"
+    waiting += [asyncio.create_task(states.load({f"sku-B{n}": SKU})) for n in range(60)]
+    await asyncio.sleep(0.01)
+    assert len(slow.read) == 2
+    slow.go.set()
+    await asyncio.gather(*waiting)
+    assert [len(after) for after in slow.read] == [50, 50, 50, 30]
+    assert len({name for after in slow.read for name in after}) == 180
+    assert not states._wanted
+    assert not states._loading
+    await states.load({"sku-C": SKU})
+    assert states.get("sku-C") is not None
+
+
+class OneBrokenStream(WatchedLog):
+    """It holds an event that this code does not know."""
+
+    async def read_streams(self, after: Mapping[str, int]) -> Mapping[str, Sequence[Recorded]]:
+        found = await super().read_streams(after)
+        if "sku-BROKEN" in after:
+            raise ValueError("no event of this code")
+        return found
+
+
+async def test_a_stream_that_cannot_be_read_is_no_others_trouble(house: House) -> None:
+    states = States(OneBrokenStream(house.clock), NoSnapshots())
+    loads = [states.load({name: SKU}) for name in ("sku-A", "sku-BROKEN", "sku-B")]
+    ended = await asyncio.gather(*loads, return_exceptions=True)
+    assert [type(end) for end in ended] == [type(None), ValueError, type(None)]
+    assert states.get("sku-A") is not None
+    assert states.get("sku-B") is not None
+    with pytest.raises(ValueError, match="no event of this code"):
+        await states.load({"sku-BROKEN": SKU, "sku-A": SKU})
+
+
 async def test_a_history_that_was_replaced_is_not_folded_onto_what_was_known(house: House) -> None:
     """The log was restored to an earlier point; the versions we know are others now, and more follow."""
     desk = Desk(house)
