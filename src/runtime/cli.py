@@ -154,6 +154,22 @@ def replay(
 
 
 @app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="NDJSON, an event a line; its manifest is written beside it.")],
+    *,
+    first: Annotated[int, typer.Option("--from", min=1, help="The first position.")] = 1,
+    last: Annotated[
+        int | None, typer.Option("--to", min=0, help="The last position; the head if not said.")
+    ] = None,
+) -> None:
+    """Write a range of the log to a file, with its digest."""
+    from runtime.export import run  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: run(load_settings(), file, first, last))
+
+
+@app.command()
 def verify(
     models: Annotated[
         list[str] | None, typer.Argument(help="Read models; all of them if none is named.")
