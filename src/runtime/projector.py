@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import psycopg
@@ -67,9 +68,8 @@ class Projector:
         self._reader = reader
         self._pool = pool
         self._servers = servers
-        self._tables = [Table(model) for model in models]
-        self._lanes: dict[str, dict[builds.Lane, FoldedLane]] = {}
-        self._shown: set[str] = set()
+        self._tables = {table.declaration: table for table in map(Table, models)}
+        self._builds: dict[str, _Build] = {}
         self._hears = False
         self._groups_left = 0
         self._rests: dict[FoldedLane, float] = {}
@@ -83,18 +83,34 @@ class Projector:
             tasks.create_task(self._listen())
 
     async def _prepare(self) -> None:
-        incarnation = await self._reader.incarnation()
-        sources = Sources(self._reader, self._pool, incarnation)
+        incarnation, lanes = await self._reader.incarnation(), await self._reader.lanes()
+        self._sources = Sources(self._reader, self._pool, incarnation)
         async with self._pool.connection() as connection:
-            for table in self._tables:
-                await builds.create(connection, table, await self._reader.lanes(), incarnation)
-                marks = (await builds.marks_of(connection, [table.build]))[table.build]
-                for lane, mark in marks.items():
-                    await self._check_against_log(table, lane, mark)
-                await builds.adopt(connection, table, incarnation)
-                self._lanes[table.build] = {
-                    lane: FoldedLane(sources, table, lane, mark) for lane, mark in marks.items()
-                }
+            for table in self._tables.values():
+                await builds.create(connection, table, lanes, incarnation)
+            fed = await builds.fed_of(connection, self._tables.values())
+        await self._take(fed)
+
+    async def _take(self, fed: Mapping[str, builds.Fed]) -> None:
+        """What is fed by now, and no more what is not; the others' checkpoints as they are by now."""
+        for name in self._builds.keys() - fed.keys():
+            del self._builds[name]
+        if missing := self._tables.keys() - {one.declaration for one in fed.values()}:
+            raise BuildGone(f"no build is left of {', '.join(sorted(missing))}")
+        for name, one in fed.items():
+            if name in self._builds:
+                self._builds[name].observe(one)
+            else:
+                self._builds[name] = await self._adopted(name, one)
+
+    async def _adopted(self, name: str, fed: builds.Fed) -> "_Build":
+        table = Table(self._tables[fed.declaration].model, name)
+        for lane, mark in fed.marks.items():
+            await self._check_against_log(table, lane, mark)
+        async with self._pool.connection() as connection:
+            await builds.adopt(connection, table, self._sources.incarnation)
+        lanes = {lane: FoldedLane(self._sources, table, lane, mark) for lane, mark in fed.marks.items()}
+        return _Build(table, lanes, served=fed.served)
 
     async def _check_against_log(self, table: Table, lane: builds.Lane, mark: Mark) -> None:
         if mark == builds.NOWHERE:
@@ -118,28 +134,22 @@ class Projector:
 
     async def _look(self, due: Heads, heads: Heads) -> None:
         async with self._pool.connection() as connection:
-            stored = await builds.marks_of(connection, list(self._lanes))
-        for build, lanes in self._lanes.items():
-            for key, lane in lanes.items():
-                lane.observe(stored[build].get(key, builds.NOWHERE))
-        behind = [lane for lane in self._every_lane() if _is_behind(lane, due)]
+            fed = await builds.fed_of(connection, self._tables.values())
+        await self._take(fed)
+        behind = [lane for build in self._builds.values() for lane in build.behind(due)]
         await asyncio.gather(
             *(self._guarded(lane, lane.catch_up, heads[lane.lane].position) for lane in behind)
         )
-        for table in self._tables:
-            await self._settle(table, due, heads)
+        for build in sorted(self._builds.values(), key=lambda build: build.served):  # whose lag is told last
+            await self._settle(build, due, heads)
 
-    def _every_lane(self) -> Iterable[FoldedLane]:
-        return (lane for lanes in self._lanes.values() for lane in lanes.values())
-
-    async def _settle(self, table: Table, due: Heads, heads: Heads) -> None:
-        lanes = self._lanes[table.build].values()
-        lags = [heads[lane.lane].position - lane.mark.position for lane in lanes if _is_behind(lane, heads)]
-        LAG.labels(table.model.name).set(max(lags, default=0))
-        if table.build not in self._shown and not any(_is_behind(lane, due) for lane in lanes):
+    async def _settle(self, build: "_Build", due: Heads, heads: Heads) -> None:
+        lags = [heads[lane.lane].position - lane.mark.position for lane in build.behind(heads)]
+        LAG.labels(build.table.model.name).set(max(lags, default=0))
+        if not build.caught_up and not build.behind(due):
             async with self._pool.connection() as connection:
-                await builds.show(connection, table)
-            self._shown.add(table.build)
+                await builds.has_caught_up(connection, build.table)
+            build.caught_up = True
 
     async def _guarded(self, lane: FoldedLane, work: Callable[[T], Awaitable[None]], argument: T) -> None:
         """A lane that fails rests and tries again; the others go on."""
@@ -149,7 +159,10 @@ class Projector:
         try:
             await work(argument)
         except BuildGone:
-            raise
+            async with self._pool.connection() as connection:
+                fed = await builds.fed_of(connection, self._tables.values())
+            if lane.table.build in fed:
+                raise
         except psycopg.OperationalError as away:
             logger.warning("%s, %s: %s", lane.table.build, lane.lane, away)
             self._rests[lane] = clock() + AWAY_PAUSE_S
@@ -162,7 +175,7 @@ class Projector:
 
     async def _listen(self) -> None:
         """Whatever Kafka does, it is tried again; meanwhile the watchdog does without."""
-        contexts = {context for table in self._tables for context in contexts_of(table.model)}
+        contexts = {context for table in self._tables.values() for context in contexts_of(table.model)}
         wanted = topics(await self._reader.lanes(), contexts)
         level = logging.WARNING
         while True:
@@ -186,12 +199,12 @@ class Projector:
 
     @property
     def _group(self) -> str:
-        """Projectors of the same builds share the partitions among them.
+        """Projectors of the same read models share the partitions among them.
 
         One that gets none goes to another group: Tansu was seen to forget a group's members for good when it
         came back empty under load. Two groups deliver the same twice, and the compare-and-set arbitrates.
         """
-        digest = hashlib.sha256(" ".join(sorted(table.build for table in self._tables)).encode())
+        digest = hashlib.sha256(" ".join(sorted(self._tables)).encode())
         return f"tallybook.projector.{digest.hexdigest()[:GROUP_DIGITS]}.{self._groups_left}"
 
     async def _deliver(self, arrived: Mapping[tuple[str, int], Sequence[Message]]) -> None:
@@ -199,9 +212,26 @@ class Projector:
         work = []
         for (topic, partition), messages in arrived.items():
             deliveries = _deliveries(messages)
-            lanes = (self._lanes[build].get((context_of(topic), partition)) for build in self._shown)
+            place = context_of(topic), partition
+            lanes = [build.lanes.get(place) for build in self._builds.values() if build.caught_up]
             work += [self._guarded(lane, lane.deliver, deliveries) for lane in lanes if lane]
         await asyncio.gather(*work)
+
+
+@dataclass(slots=True)
+class _Build:
+    table: Table
+    lanes: Mapping[builds.Lane, FoldedLane]
+    served: bool
+    caught_up: bool = False
+
+    def observe(self, fed: builds.Fed) -> None:
+        self.served = fed.served
+        for place, lane in self.lanes.items():
+            lane.observe(fed.marks.get(place, builds.NOWHERE))
+
+    def behind(self, heads: Heads) -> list[FoldedLane]:
+        return [lane for lane in self.lanes.values() if _is_behind(lane, heads)]
 
 
 def _deliveries(messages: Sequence[Message]) -> list[Delivery]:

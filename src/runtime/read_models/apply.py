@@ -1,8 +1,10 @@
 """The fold's transaction: checkpoint and rows move together, or not at all.
 
 The checkpoint is compared and set first, so of several workers on one lane one wins and the others find out
-before they have read anything. Rows are locked in the order of their keys, after the missing ones have been
-inserted in that order: two lanes that feed one row wait for each other and cannot deadlock.
+before they have read anything. Rows are locked, then missing ones inserted, each in the order of their keys:
+who waits for a row that another inserts holds all locks it wants, so lanes that feed one row wait for each
+other and cannot deadlock. Where another lane inserts a row that was missing, all of it is done again on empty
+rows inserted first, which costs twice the writing.
 """
 
 from collections.abc import Sequence
@@ -39,12 +41,28 @@ class Step:
         return Mark(self.events[-1].position, self.events[-1].event_id)
 
 
+class _Overtaken(Exception):
+    """Another lane has inserted one of the rows that were missing."""
+
+
 async def apply(connection: Connection, table: Table, step: Step) -> bool:
     """Folds the step's events into their rows; False if the checkpoint was not where the step begins.
 
     An event that leaves every part as it was writes no row, so the row's revision says that the row changed.
     """
     keys = sorted({key for event in step.events for key in keys_of(table.model, event)})
+    try:
+        done = await _apply(connection, table, step, keys)
+    except _Overtaken:
+        done = await _apply(connection, table, step, keys, make_first=True)
+    if done:
+        await reached("after_commit")
+    return done
+
+
+async def _apply(
+    connection: Connection, table: Table, step: Step, keys: list[str], *, make_first: bool = False
+) -> bool:
     async with connection.transaction():
         moved = await connection.execute(
             _MOVE,
@@ -61,52 +79,85 @@ async def apply(connection: Connection, table: Table, step: Step) -> bool:
         if moved.rowcount != 1:
             return False
         if keys:
+            if make_first:
+                await connection.execute(_make(table), [keys])
             rows = await _lock(connection, table, keys)
-            changed = fold(table.model, rows, step.events)
-            await _write(connection, table, {key: rows[key] for key in sorted(changed)})
+            known = set(rows)
+            changed = sorted(fold(table.model, rows, step.events))
+            await _insert(connection, table, {key: rows[key] for key in changed if key not in known})
+            await _update(connection, table, {key: rows[key] for key in changed if key in known})
         await reached("after_rows_before_commit")
-    await reached("after_commit")
     return True
 
 
+@cache
+def _make(table: Table) -> sql.Composed:
+    return sql.SQL(
+        "insert into {table} ({key}, parts, shown, revision) select unnest(%s::text[]), '{{}}', false, 0 "
+        "on conflict do nothing"
+    ).format(table=table.identifier, key=table.key.identifier)
+
+
 async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, Parts]:
-    names = {"table": table.identifier, "key": table.key.identifier}
-    await connection.execute(
-        sql.SQL(
-            "insert into {table} ({key}, parts, shown, revision) select unnest(%s::text[]), '{{}}', false, 0 "
-            "on conflict do nothing"
-        ).format(**names),
-        [keys],
-    )
     locked = await connection.execute(
         sql.SQL("select {key}, parts from {table} where {key} = any(%s) order by {key} for update").format(
-            **names
+            table=table.identifier, key=table.key.identifier
         ),
         [keys],
     )
     return {key: table.decode(parts) for key, parts in await locked.fetchall()}
 
 
-async def _write(connection: Connection, table: Table, rows: dict[str, Parts]) -> None:
-    if not rows:
-        return
+async def _insert(connection: Connection, table: Table, rows: dict[str, Parts]) -> None:
+    if rows:
+        inserted = await connection.execute(_insertion(table), _arrays(table, rows))
+        if inserted.rowcount != len(rows):
+            raise _Overtaken
+
+
+async def _update(connection: Connection, table: Table, rows: dict[str, Parts]) -> None:
+    if rows:
+        await connection.execute(_change(table), _arrays(table, rows))
+
+
+def _arrays(table: Table, rows: dict[str, Parts]) -> list[list[object]]:
+    """The values of `_fields`, an array each."""
     values = [[key, table.encode(parts), *table.row(parts)] for key, parts in rows.items()]
-    arrays = [list(column) for column in zip(*values, strict=True)]
-    await connection.execute(_update(table), arrays)
+    return [list(column) for column in zip(*values, strict=True)]
 
 
 @cache
-def _update(table: Table) -> sql.Composed:
-    columns = table.columns[1:]
-    fields = [sql.Identifier("parts"), *(column.identifier for column in columns), sql.Identifier("shown")]
-    types = [sql.SQL("bytea[]"), *(column.array for column in columns), sql.SQL("boolean[]")]
+def _insertion(table: Table) -> sql.Composed:
+    names, casts = _fields(table)
+    return sql.SQL(
+        "insert into {table} ({fields}, revision) select new.*, 1 from unnest({casts}) as new ({fields}) "
+        "on conflict do nothing"
+    ).format(table=table.identifier, fields=sql.SQL(", ").join(names), casts=casts)
+
+
+@cache
+def _change(table: Table) -> sql.Composed:
+    (key, *rest), casts = _fields(table)
     return sql.SQL(
         "update {table} as stored set {sets}, revision = stored.revision + 1 "
-        "from unnest(%b::text[], {casts}) as new ({key}, {fields}) where stored.{key} = new.{key}"
+        "from unnest({casts}) as new ({key}, {fields}) where stored.{key} = new.{key}"
     ).format(
         table=table.identifier,
-        key=table.key.identifier,
-        sets=sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(field) for field in fields),
-        casts=sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in types),
-        fields=sql.SQL(", ").join(fields),
+        key=key,
+        sets=sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(field) for field in rest),
+        casts=casts,
+        fields=sql.SQL(", ").join(rest),
     )
+
+
+def _fields(table: Table) -> tuple[list[sql.Identifier], sql.Composed]:
+    """Key, parts, the other columns, `shown`; and the arrays that carry them."""
+    columns = table.columns[1:]
+    names = [
+        table.key.identifier,
+        sql.Identifier("parts"),
+        *(column.identifier for column in columns),
+        sql.Identifier("shown"),
+    ]
+    types = [sql.SQL("text[]"), sql.SQL("bytea[]"), *(one.array for one in columns), sql.SQL("boolean[]")]
+    return names, sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in types)

@@ -1,8 +1,16 @@
-"""The builds of read models: made, checked against the log, shown."""
+"""The builds of read models: made, fed, served, made anew, dropped.
+
+A build is fed if it has checkpoints, and is the first of its declaration or has caught up. One of those of a
+declaration is served: the first, until another takes its place.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
+
+from psycopg import sql
 
 from domain.envelope import NO_EVENT, Mark
 from runtime.postgres import Connection
@@ -14,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 Lane = tuple[str, int]
 NOWHERE: Final = Mark(0, NO_EVENT)
+DROP_WAIT_MS: Final = 100
 _DDL_LOCK: Final = 0x7A11_B001
 """The advisory lock under which tables and views are made."""
 
@@ -30,31 +39,61 @@ class AheadOfLog(CannotStart):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A build that is kept up with the log, and how far each lane has come."""
+
+    declaration: str
+    served: bool
+    marks: Mapping[Lane, Mark]
+
+
 async def create(connection: Connection, table: Table, lanes: int, incarnation: str) -> None:
-    """Makes the build unless it is there; several processes may try at once."""
+    """Makes the first build unless one is there or served; several processes may try at once."""
     async with connection.transaction():
         await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
         made = await connection.execute(
-            "insert into read.builds (build, model) values (%s, %s) on conflict do nothing",
-            [table.build, table.model.name],
+            "insert into read.builds (build, model) select %(build)s, %(model)s"
+            " where not exists (select from read.builds where declaration = %(build)s and served)"
+            " on conflict do nothing",
+            {"build": table.build, "model": table.model.name},
         )
-        if made.rowcount == 0:
-            return
-        logger.info("making %s", table.build)
-        for statement in table.definition():
-            await connection.execute(statement)
-        await connection.execute(
-            "insert into read.checkpoints select %s, context, lane, %s, %s, %s "
-            "from unnest(%s::text[]) as context, generate_series(0, %s) as lane",
-            [
-                table.build,
-                incarnation,
-                NOWHERE.position,
-                NOWHERE.event_id,
-                list(contexts_of(table.model)),
-                lanes - 1,
-            ],
+        if made.rowcount == 1:
+            await _define(connection, table, lanes, incarnation)
+
+
+async def create_another(connection: Connection, table: Table, lanes: int, incarnation: str) -> Table:
+    """A build beside this and others, which nobody else feeds until it `has_caught_up`."""
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        made = await connection.execute(
+            "insert into read.builds (build, model)"
+            " select %(declaration)s || '_' || coalesce(max(number), 0) + 1, %(model)s"
+            " from read.builds where declaration = %(declaration)s returning build",
+            {"declaration": table.declaration, "model": table.model.name},
         )
+        [(build,)] = await made.fetchall()
+        another = Table(table.model, build)
+        await _define(connection, another, lanes, incarnation)
+    return another
+
+
+async def _define(connection: Connection, table: Table, lanes: int, incarnation: str) -> None:
+    logger.info("making %s", table.build)
+    for statement in table.definition():
+        await connection.execute(statement)
+    await connection.execute(
+        "insert into read.checkpoints select %s, context, lane, %s, %s, %s "
+        "from unnest(%s::text[]) as context, generate_series(0, %s) as lane",
+        [
+            table.build,
+            incarnation,
+            NOWHERE.position,
+            NOWHERE.event_id,
+            list(contexts_of(table.model)),
+            lanes - 1,
+        ],
+    )
 
 
 async def adopt(connection: Connection, table: Table, incarnation: str) -> None:
@@ -65,28 +104,86 @@ async def adopt(connection: Connection, table: Table, incarnation: str) -> None:
     )
 
 
-async def show(connection: Connection, table: Table) -> None:
-    """Gives the build the plain name; it has caught up with the log."""
+async def has_caught_up(connection: Connection, table: Table) -> None:
+    """It holds all of the log. It is served from now on, under the plain name too, if no other build is."""
     async with connection.transaction():
         await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
-        await connection.execute(
-            "update read.builds set caught_up = true where build = %s and not caught_up", [table.build]
+        served = await connection.execute(
+            "update read.builds as b set caught_up = true, served = served or not exists"
+            " (select from read.builds where declaration = b.declaration and served)"
+            " where build = %s returning served",
+            [table.build],
         )
-        found = await connection.execute(
-            "select obj_description(to_regclass(%s), 'pg_class')", [f"read.{table.model.name}"]
-        )
-        if await found.fetchone() != (table.build,):
-            for statement in table.view():
-                await connection.execute(statement)
+        if await served.fetchone() == (True,):
+            await _name(connection, table)
 
 
-async def marks_of(connection: Connection, builds: Sequence[str]) -> Mapping[str, Mapping[Lane, Mark]]:
-    """The marks of each build by (context, lane)."""
+async def replace(connection: Connection, table: Table, other: Table) -> None:
+    """In one transaction, `other` is served in place of the table, which is fed no more."""
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        await connection.execute("delete from read.checkpoints where build = %s", [table.build])
+        for build, served in ((table.build, False), (other.build, True)):
+            await connection.execute("update read.builds set served = %s where build = %s", [served, build])
+        await _name(connection, other)
+
+
+async def _name(connection: Connection, table: Table) -> None:
     found = await connection.execute(
-        "select build, context, lane, position, event_id::text from read.checkpoints where build = any(%s)",
-        [list(builds)],
+        "select obj_description(to_regclass(%s), 'pg_class')", [f"read.{table.model.name}"]
     )
-    marks: dict[str, dict[Lane, Mark]] = {build: {} for build in builds}
-    for build, context, lane, position, event_id in await found.fetchall():
-        marks[build][context, lane] = Mark(position, event_id)
-    return marks
+    if await found.fetchone() != (table.build,):
+        for statement in table.view():
+            await connection.execute(statement)
+
+
+async def drop_others(connection: Connection, table: Table) -> None:
+    """Those of its declaration that are not served. Raises LockNotAvailable while somebody reads one.
+
+    Not waiting for that for long, since whoever comes to read it meanwhile would wait behind.
+    """
+    others = await connection.execute(
+        "select build from read.builds where declaration = %s and not served and build <> %s",
+        [table.declaration, table.build],
+    )
+    for (build,) in await others.fetchall():
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+            await connection.execute(f"set local lock_timeout = {DROP_WAIT_MS}")
+            await connection.execute("delete from read.builds where build = %s", [build])
+            await connection.execute(
+                sql.SQL("drop table if exists {}").format(Table(table.model, build).identifier)
+            )
+
+
+async def served_of(connection: Connection, table: Table) -> Table | None:
+    """The build of its declaration that answers queries, None before the first has caught up."""
+    found = await connection.execute(
+        "select build from read.builds where declaration = %s and served", [table.declaration]
+    )
+    row = await found.fetchone()
+    return None if row is None else Table(table.model, row[0])
+
+
+async def fed_of(connection: Connection, tables: Iterable[Table]) -> Mapping[str, Fed]:
+    """The builds of their declarations that are fed, by name."""
+    found = await connection.execute(
+        "select declaration, build, served, context, lane, position, event_id::text"
+        " from read.checkpoints join read.builds using (build)"
+        " where declaration = any(%s) and (build = declaration or caught_up)",
+        [[table.declaration for table in tables]],
+    )
+    fed: dict[str, Fed] = {}
+    marks: dict[str, dict[Lane, Mark]] = defaultdict(dict)
+    for declaration, build, served, context, lane, *mark in await found.fetchall():
+        marks[build][context, lane] = Mark(*mark)
+        fed[build] = Fed(declaration, served, marks[build])
+    return fed
+
+
+async def marks_of(connection: Connection, build: str) -> Mapping[Lane, Mark]:
+    """How far each lane has come; empty for a build that is not fed."""
+    found = await connection.execute(
+        "select context, lane, position, event_id::text from read.checkpoints where build = %s", [build]
+    )
+    return {(context, lane): Mark(*mark) for context, lane, *mark in await found.fetchall()}

@@ -19,7 +19,7 @@ from runtime.read_models.tables import Table
 logger = logging.getLogger(__name__)
 
 STEP_EVENTS: Final = 500
-"""The most events of one transaction."""
+"""The most events of one transaction, where somebody waits for its rows."""
 CATCH_UP_STEPS: Final = 20
 """The most transactions of one catch-up; then others have their turn."""
 
@@ -38,11 +38,12 @@ class BuildGone(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a lane works with. `pool` is the read models'."""
+    """What a lane works with. `pool` is the read models'. `step_events`: the most of one transaction."""
 
     reader: LogReader
     pool: Pool
     incarnation: str
+    step_events: int = STEP_EVENTS
 
 
 class FoldedLane:
@@ -82,7 +83,7 @@ class FoldedLane:
                     await self._fill_gap(delivery.position)
                 else:
                     run.append(self._sources.reader.decode(delivery.event))
-                    if len(run) == STEP_EVENTS:
+                    if len(run) == self._sources.step_events:
                         await self._apply(run)
                         run = []
             await self._apply(run)
@@ -98,7 +99,7 @@ class FoldedLane:
             if self.mark.position >= position:
                 return
             stored = await self._sources.reader.read_lane(
-                context, lane, after=self.mark.position, upto=position, limit=STEP_EVENTS
+                context, lane, after=self.mark.position, upto=position, limit=self._sources.step_events
             )
             if not stored:
                 return
@@ -117,7 +118,7 @@ class FoldedLane:
                 APPLIED.labels(self.table.model.name).inc(len(events))
                 return
             LOST.labels(self.table.model.name).inc()
-            stored = (await marks_of(connection, [self.table.build]))[self.table.build].get(self.lane)
+            stored = (await marks_of(connection, self.table.build)).get(self.lane)
         if stored is None or stored.position <= step.before.position:
             raise BuildGone(
                 f"{self.table.build}: {context}, lane {lane} stands at {stored}, not {step.before}"

@@ -1,7 +1,7 @@
 """The read models as queries see them: one snapshot holds the rows and the vector they hold at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -13,6 +13,7 @@ from psycopg.types.json import set_json_loads
 from domain.envelope import Mark, Token
 from projections.ports import Answer, Ask, ForeignToken, NotYetApplied, ReadModel, Versioned
 from runtime.postgres import Connection, Pool, open_pool
+from runtime.read_models.builds import served_of
 from runtime.read_models.folding import contexts_of
 from runtime.read_models.tables import Table
 
@@ -23,11 +24,15 @@ LONGEST_POLL_S: Final = 0.05
 
 Row = TypeVar("Row")
 
+MAX_LOOKS: Final = 5
+"""How often a build may be replaced while it is looked for."""
+
 _AT = """
-select context, lane, position, event_id::text, incarnation::text, number
+select context, lane, position, event_id::text, incarnation::text, number, build
 from read.checkpoints join read.builds using (build)
-where build = %s and caught_up
+where declaration = %s and served
 """
+_QueryOf = Callable[[Table], sql.Composed]
 
 
 class PostgresRows:
@@ -47,12 +52,9 @@ class PostgresRows:
         """Whether the model's tables are there and have held all of the log once."""
         async with self._pool.connection() as connection:
             try:
-                found = await connection.execute(
-                    "select from read.builds where build = %s and caught_up", [self._table(model).build]
-                )
+                return await served_of(connection, self._table(model)) is not None
             except errors.UndefinedTable:
                 return False
-            return found.rowcount == 1
 
     async def select(
         self,
@@ -63,8 +65,8 @@ class PostgresRows:
         *,
         ever: LiteralString | None = None,  # noqa: ARG002 - the present needs no help
     ) -> Answer[Row]:
+        at, build, values = await self._applied(model, lambda table: _select(table, where), parameters, ask)
         table = self._table(model)
-        at, build, values = await self._applied(table, _select(table, where), parameters, ask)
         return Answer(tuple(Versioned(_row(table, row), row[-1]) for row in values), at, build)
 
     async def parts(
@@ -76,23 +78,29 @@ class PostgresRows:
         limit: int,
     ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
         """The names of the parts of the first rows that satisfy `ever`, by key; where that holds; build."""
-        table = self._table(model)
-        query = sql.SQL("select {key}, parts from {table} as {name} where ").format(
-            key=table.key.identifier, table=table.identifier, name=sql.Identifier(model.name)
-        )
-        query += sql.SQL(ever) + sql.SQL(" limit {}").format(limit)
-        at, build, values = await self._applied(table, query, parameters, ask)
-        return {key: list(table.decode(parts)) for key, parts in values}, at, build
+        where = sql.SQL(ever) + sql.SQL(" limit {}").format(limit)
+        return await self._parts(model, where, parameters, ask)
 
     async def parts_of(
         self, model: ReadModel[Any], key: str, ask: Ask
     ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
         """As `parts`, of the row with this key."""
+        where = sql.SQL("{} = %(key)s").format(self._table(model).key.identifier)
+        return await self._parts(model, where, {"key": key}, ask)
+
+    async def _parts(
+        self, model: ReadModel[Any], where: sql.Composed, parameters: Mapping[str, object], ask: Ask
+    ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
+        def query(table: Table) -> sql.Composed:
+            return (
+                sql.SQL("select {}, parts from {} as {} where ").format(
+                    table.key.identifier, table.identifier, sql.Identifier(model.name)
+                )
+                + where
+            )
+
+        at, build, values = await self._applied(model, query, parameters, ask)
         table = self._table(model)
-        query = sql.SQL("select {key}, parts from {table} where {key} = %(key)s").format(
-            key=table.key.identifier, table=table.identifier
-        )
-        at, build, values = await self._applied(table, query, {"key": key}, ask)
         return {key: list(table.decode(parts)) for key, parts in values}, at, build
 
     async def among(
@@ -114,14 +122,14 @@ class PostgresRows:
             return [_row(table, row) for row in await found.fetchall()]
 
     async def _applied(
-        self, table: Table, query: sql.Composed, parameters: Mapping[str, object], ask: Ask
+        self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object], ask: Ask
     ) -> tuple[Token, str, list[tuple[Any, ...]]]:
         """Where the build stood, its name, and what the query found, once what is asked for is applied."""
         clock = asyncio.get_running_loop().time
         deadline, pause = clock() + ask.wait_s, FIRST_POLL_S
         while True:
-            found = await self._found(table, query, parameters, ask)
-            if found is not None:
+            found = await self._found(model, query, parameters)
+            if found is not None and (ask.after is None or _reached(ask.after, found[0], contexts_of(model))):
                 return found
             left = deadline - clock()
             if left <= 0:
@@ -130,24 +138,43 @@ class PostgresRows:
             pause = min(2 * pause, LONGEST_POLL_S)
 
     async def _found(
-        self, table: Table, query: sql.Composed, parameters: Mapping[str, object], ask: Ask
+        self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object]
     ) -> tuple[Token, str, list[tuple[Any, ...]]] | None:
-        """None while the tables are not there or have not applied what is asked for."""
-        try:
-            async with self._pool.connection() as connection, connection.pipeline():
-                found = await connection.execute(_AT, [table.build])
-                rows = await connection.execute(query, parameters)
-                marks, values = await found.fetchall(), await rows.fetchall()
-        except errors.UndefinedTable:
-            return None
-        if not marks:
-            return None
-        at = Token(marks[0][4], {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks})
-        if ask.after is not None and not _reached(ask.after, at, contexts_of(table.model)):
-            return None
-        return at, f"{table.build}.{marks[0][5]}", values
+        """None while no build is served. Which one is, is asked together with its rows, of one snapshot."""
+        for _ in range(MAX_LOOKS):
+            table = self._table(model)
+            try:
+                async with self._pool.connection() as connection, connection.pipeline():
+                    found = await connection.execute(_AT, [table.declaration])
+                    rows = await connection.execute(query(table), parameters)
+                    marks, values = await found.fetchall(), await rows.fetchall()
+            except errors.UndefinedTable:  # none was ever made, or another is served by now
+                if not await self._look_again(table):
+                    return None
+                continue
+            if not marks:
+                return None
+            *_, incarnation, number, build = marks[0]
+            if build == table.build:
+                at = Token(incarnation, {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks})
+                return at, f"{build}.{number}", values
+            self._tables[model.name] = Table(model, build)
+        return None
+
+    async def _look_again(self, asked: Table) -> bool:
+        """Whether another build is served than the one that was asked."""
+        async with self._pool.connection() as connection:
+            try:
+                served = await served_of(connection, asked)
+            except errors.UndefinedTable:
+                return False
+        if served is None or served.build == asked.build:
+            return False
+        self._tables[asked.model.name] = served
+        return True
 
     def _table(self, model: ReadModel[Any]) -> Table:
+        """The build that is served, as far as is known here."""
         if model.name not in self._tables:
             self._tables[model.name] = Table(model)
         return self._tables[model.name]

@@ -1,8 +1,9 @@
 """The table of a read model, made from its declaration.
 
-Its name ends in a fingerprint of everything that decides what it holds, so another declaration is another
-table beside it: a build. `parts` is bytea: nobody but the fold reads it, and it keeps exactly what was
-written, while jsonb refuses U+0000 and costs a parse on every write.
+Its name holds a fingerprint of everything that decides what is in it, so another declaration is another
+table beside it: a build. So is one that is made anew of the same declaration. `parts` is bytea: nobody but
+the fold reads it, and it keeps exactly what was written, while jsonb refuses U+0000 and costs a parse on
+every write.
 """
 
 import hashlib
@@ -11,7 +12,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -65,10 +65,12 @@ class Column:
 
 
 class Table:
-    """Where a read model is stored by this code."""
+    """Where a read model is stored by this code: in the first build of its declaration, or in another."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, build: str | None = None) -> None:
         self.model = model
+        self.declaration = _declaration_of(model)
+        self.build = build or self.declaration
         hints = get_type_hints(model.row)
         self.columns = tuple(Column(field.name, _type(hints[field.name])) for field in fields(model.row))
         self._parts = {
@@ -78,17 +80,6 @@ class Table:
     @property
     def key(self) -> Column:
         return self.columns[0]
-
-    @cached_property
-    def build(self) -> str:
-        """The name of the table, and of everything that concerns this build."""
-        model = self.model
-        described = (
-            (model.name, model.edition, model.counter, model.indexes, _shape(model.row)),
-            sorted((category, _shape(_part_type(evolve))) for category, evolve in model.folds.items()),
-        )
-        digest = hashlib.sha256(msgspec.json.encode(described)).hexdigest()
-        return f"{model.name}_{digest[:FINGERPRINT_DIGITS]}"
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -141,6 +132,16 @@ class Table:
             sql.SQL("comment on view {} is {}").format(name, sql.Literal(self.build)),
             sql.SQL("grant select on {} to tallybook_reader").format(name),
         ]
+
+
+def _declaration_of(model: Model) -> str:
+    """The name of the model's first build, and what the names of all of them begin with."""
+    described = (
+        (model.name, model.edition, model.counter, model.indexes, _shape(model.row)),
+        sorted((category, _shape(_part_type(evolve))) for category, evolve in model.folds.items()),
+    )
+    digest = hashlib.sha256(msgspec.json.encode(described)).hexdigest()
+    return f"{model.name}_{digest[:FINGERPRINT_DIGITS]}"
 
 
 def _type(hint: object) -> sql.SQL:

@@ -23,7 +23,7 @@ from domain.envelope import Mark, Recorded
 from runtime.audit_log.history import History
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
-from runtime.read_models.builds import Lane, marks_of
+from runtime.read_models.builds import Lane, marks_of, served_of
 from runtime.read_models.folding import Model, Parts, fold, keys_of
 from runtime.read_models.tables import Table
 
@@ -76,9 +76,9 @@ class Verified:
 class Cut:
     """What is served of one read model, as of one moment."""
 
-    def __init__(self, connection: Connection, model: Model, marks: Mapping[Lane, Mark], rows: int) -> None:
+    def __init__(self, connection: Connection, table: Table, marks: Mapping[Lane, Mark], rows: int) -> None:
         self._connection = connection
-        self._table = Table(model)
+        self._table = table
         self.marks = marks
         self.rows = rows
 
@@ -89,20 +89,15 @@ class Cut:
         limits = dict.fromkeys(
             ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"), _LONGEST
         )
-        build = Table(model).build
         async with connect(url, ROLE, timezone="UTC", **limits) as connection, connection.transaction():
             await connection.execute("set transaction isolation level repeatable read read only")
-            known = await connection.execute(
-                "select from read.builds where build = %s and caught_up", [build]
-            )
-            if known.rowcount != 1:
+            table = await served_of(connection, Table(model))
+            if table is None:
                 raise NothingServed(f"{model.name}: no projector of this release has caught up with the log")
-            marks = (await marks_of(connection, [build]))[build]
-            counted = await connection.execute(
-                sql.SQL("select count(*) from {}").format(Table(model).identifier)
-            )
+            marks = await marks_of(connection, table.build)
+            counted = await connection.execute(sql.SQL("select count(*) from {}").format(table.identifier))
             [(rows,)] = await counted.fetchall()
-            yield cls(connection, model, marks, rows)
+            yield cls(connection, table, marks, rows)
 
     @property
     def shares(self) -> int:

@@ -45,7 +45,7 @@ async def stored(side: ReadSide) -> list[tuple[str, int, int]]:
 
 async def mark(side: ReadSide, lane: builds.Lane) -> Mark:
     async with side.pool.connection() as connection:
-        return (await builds.marks_of(connection, [TABLE.build]))[TABLE.build][lane]
+        return (await builds.marks_of(connection, TABLE.build))[lane]
 
 
 async def test_a_step_that_does_not_begin_at_the_checkpoint_changes_nothing(side: ReadSide) -> None:

@@ -29,7 +29,7 @@ async def lanes_of(side: ReadSide, model: Model) -> dict[builds.Lane, FoldedLane
     table, incarnation = Table(model), await side.reader.incarnation()
     async with side.pool.connection() as connection:
         await builds.create(connection, table, await side.reader.lanes(), incarnation)
-        marks = (await builds.marks_of(connection, [table.build]))[table.build]
+        marks = await builds.marks_of(connection, table.build)
     sources = Sources(side.reader, side.pool, incarnation)
     return {lane: FoldedLane(sources, table, lane, mark) for lane, mark in marks.items()}
 
