@@ -169,12 +169,20 @@ def export(
     _end(lambda: run(load_settings(), file, first, last))
 
 
+Models = Annotated[list[str] | None, typer.Argument(help="Read models; all of them if none is named.")]
+
+
 @app.command()
-def verify(
-    models: Annotated[
-        list[str] | None, typer.Argument(help="Read models; all of them if none is named.")
-    ] = None,
-) -> None:
+def rebuild(models: Models = None) -> None:
+    """Make read models anew from the log, and serve these; exit code 1 if a row was not what the log says."""
+    from runtime.rebuilding import run  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: asyncio.run(run(load_settings(), models or [])))
+
+
+@app.command()
+def verify(models: Models = None) -> None:
     """Fold the log anew, up to what is served, and compare row by row; exit code 1 if one differs."""
     from runtime.verifying import run  # noqa: PLC0415 - see up
 

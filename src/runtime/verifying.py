@@ -1,7 +1,8 @@
 """`tallybook verify`: are the read models what the log says?"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -48,6 +49,13 @@ def chosen(names: Sequence[str]) -> Sequence[Model]:
 
 
 async def _shown(settings: Settings, model: Model) -> Verified:
+    with events_shown(model.name) as progress, History.open(settings.database_url) as history:
+        return await verify(history, settings.read_database_url, model, progress)
+
+
+@contextmanager
+def events_shown(name: str) -> Iterator[Callable[[int], None]]:
+    """Shows how many events have been read, as it is told of them."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -55,11 +63,8 @@ async def _shown(settings: Settings, model: Model) -> Verified:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(model.name, total=None)
-        with History.open(settings.database_url) as history:
-            return await verify(
-                history, settings.read_database_url, model, lambda events: progress.advance(task, events)
-            )
+        task = progress.add_task(name, total=None)
+        yield lambda events: progress.advance(task, events)
 
 
 def told(difference: Difference) -> str:

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from runtime.log.reading import LogReader
 from runtime.postgres import Connection
+from runtime.read_models.builds import served_of
 from runtime.read_models.folding import Model, Parts, fold
 from runtime.read_models.tables import Table
 
@@ -28,8 +29,8 @@ async def fresh_fold(reader: LogReader, model: Model) -> Rows:
 
 
 async def stored_rows(connection: Connection, model: Model) -> Rows:
-    """The rows as they are stored by this code's build."""
-    table = Table(model)
+    """The rows of the build that is served, of the first while none is."""
+    table = await served_of(connection, Table(model)) or Table(model)
     names = [column.name for column in table.columns]
     found = await connection.execute(
         sql.SQL("select {}, shown, {} from {}").format(

@@ -55,7 +55,7 @@ class ReadSide:
     async def _equal(self) -> bool:
         try:
             async with self.pool.connection() as connection:
-                ready = await connection.execute("select from read.builds where caught_up")
+                ready = await connection.execute("select from read.builds where served")
             return ready.rowcount == len(READ_MODELS) and await self.differing() == []
         except UndefinedTable:  # a projector is only starting
             return False

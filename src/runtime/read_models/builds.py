@@ -8,7 +8,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString
 
 from psycopg import sql
 
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 Lane = tuple[str, int]
 NOWHERE: Final = Mark(0, NO_EVENT)
 DROP_WAIT_MS: Final = 100
+_MARKS: Final[LiteralString] = (
+    "select context, lane, position, event_id::text from read.checkpoints where build = %s"
+)
 _DDL_LOCK: Final = 0x7A11_B001
 """The advisory lock under which tables and views are made."""
 
@@ -137,23 +140,26 @@ async def _name(connection: Connection, table: Table) -> None:
             await connection.execute(statement)
 
 
-async def drop_others(connection: Connection, table: Table) -> None:
-    """Those of its declaration that are not served. Raises LockNotAvailable while somebody reads one.
+async def drop_unserved(connection: Connection, table: Table) -> None:
+    """The builds of its declaration that others took the place of, or that were never finished.
 
-    Not waiting for that for long, since whoever comes to read it meanwhile would wait behind.
+    Raises LockNotAvailable while somebody uses one; not waiting for that for long, since whoever comes to
+    read it meanwhile would wait behind.
     """
-    others = await connection.execute(
-        "select build from read.builds where declaration = %s and not served and build <> %s",
-        [table.declaration, table.build],
+    found = await connection.execute(
+        "select build from read.builds as b where declaration = %s and not served and (build <> declaration"
+        " or exists (select from read.builds where declaration = b.declaration and served))",
+        [table.declaration],
     )
-    for (build,) in await others.fetchall():
+    for (build,) in await found.fetchall():
         async with connection.transaction():
-            await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
             await connection.execute(f"set local lock_timeout = {DROP_WAIT_MS}")
+            await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
             await connection.execute("delete from read.builds where build = %s", [build])
             await connection.execute(
                 sql.SQL("drop table if exists {}").format(Table(table.model, build).identifier)
             )
+            logger.info("dropped %s", build)
 
 
 async def served_of(connection: Connection, table: Table) -> Table | None:
@@ -183,7 +189,14 @@ async def fed_of(connection: Connection, tables: Iterable[Table]) -> Mapping[str
 
 async def marks_of(connection: Connection, build: str) -> Mapping[Lane, Mark]:
     """How far each lane has come; empty for a build that is not fed."""
-    found = await connection.execute(
-        "select context, lane, position, event_id::text from read.checkpoints where build = %s", [build]
-    )
+    return await _marks(connection, _MARKS, build)
+
+
+async def hold(connection: Connection, build: str) -> Mapping[Lane, Mark]:
+    """As `marks_of`; until the transaction ends, nobody else moves them."""
+    return await _marks(connection, _MARKS + " order by context, lane for update", build)
+
+
+async def _marks(connection: Connection, query: LiteralString, build: str) -> Mapping[Lane, Mark]:
+    found = await connection.execute(query, [build])
     return {(context, lane): Mark(*mark) for context, lane, *mark in await found.fetchall()}

@@ -27,7 +27,7 @@ from runtime.read_models.builds import Lane, marks_of, served_of
 from runtime.read_models.folding import Model, Parts, fold, keys_of
 from runtime.read_models.tables import Table
 
-ROLE: Final = "tallybook_reader"
+_ROLE: Final = "tallybook_reader"
 ROWS_AT_ONCE: Final = 50_000
 MAX_SHARES: Final = 256
 """A share is told by a byte."""
@@ -73,6 +73,24 @@ class Verified:
     told: list[Difference]
 
 
+@asynccontextmanager
+async def patient_reader(url: str) -> AsyncIterator[Connection]:
+    """A connection for one long look at the read models."""
+    limits = dict.fromkeys(
+        ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"), _LONGEST
+    )
+    async with connect(url, _ROLE, timezone="UTC", **limits) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def snapshot(connection: Connection) -> AsyncIterator[None]:
+    """As long as it is open, nothing that is read in it changes."""
+    async with connection.transaction():
+        await connection.execute("set transaction isolation level repeatable read read only")
+        yield
+
+
 class Cut:
     """What is served of one read model, as of one moment."""
 
@@ -86,11 +104,7 @@ class Cut:
     @asynccontextmanager
     async def of(cls, url: str, model: Model) -> AsyncIterator["Cut"]:
         """As long as it is open, nothing in it changes. Raises NothingServed."""
-        limits = dict.fromkeys(
-            ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"), _LONGEST
-        )
-        async with connect(url, ROLE, timezone="UTC", **limits) as connection, connection.transaction():
-            await connection.execute("set transaction isolation level repeatable read read only")
+        async with patient_reader(url) as connection, snapshot(connection):
             table = await served_of(connection, Table(model))
             if table is None:
                 raise NothingServed(f"{model.name}: no projector of this release has caught up with the log")
@@ -143,7 +157,7 @@ async def verify(history: History, url: str, model: Model, progress: Progress) -
             for key, parts in rows.items():
                 _compare(verified, key, None, model.combine(parts), there=False)
         if verified.told:
-            await _explain(history, model, cut.marks, verified.told)
+            await find_events(history, model, cut.marks, verified.told)
         return verified
 
 
@@ -155,10 +169,10 @@ def _compare(verified: Verified, key: str, stored: Any, expected: Any, *, there:
         verified.told.append(Difference(key, stored, expected, []))
 
 
-async def _explain(
+async def find_events(
     history: History, model: Model, marks: Mapping[Lane, Mark], told: Iterable[Difference]
 ) -> None:
-    """The events that feed the rows, found by looking through them once more."""
+    """The events that feed the rows that differ, found by looking through the log once more."""
     wanted = {difference.key: difference for difference in told}
     async for events in _events(history, model, marks):
         for recorded in events:

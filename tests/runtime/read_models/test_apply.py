@@ -4,16 +4,20 @@ import asyncio
 
 import pytest
 from fresh_fold import differing_rows
-from history import history, item, received, stock_of
+from history import NOON, history, item, received, stock_of
 from read_side import ReadSide
 
 from domain.envelope import Mark, Recorded
 from domain.location import LocationRegistered
+from domain.price import PriceSet
+from domain.product import ProductDrafted
 from domain.stock import StockDepleted
+from projections.product_detail import PRODUCT_DETAIL
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime.read_models import apply as applying
 from runtime.read_models import builds
 from runtime.read_models.apply import Step, apply
+from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
@@ -31,9 +35,9 @@ async def step(side: ReadSide, events: tuple[Recorded, ...], before: Mark = buil
     return Step(events[0].context, events[0].lane, await side.reader.incarnation(), before, events)
 
 
-async def applied(side: ReadSide, wanted: Step) -> bool:
+async def applied(side: ReadSide, wanted: Step, table: Table = TABLE) -> bool:
     async with side.pool.connection() as connection:
-        return await apply(connection, TABLE, wanted)
+        return await apply(connection, table, wanted)
 
 
 async def stored(side: ReadSide) -> list[tuple[str, int, int]]:
@@ -98,13 +102,63 @@ async def test_a_revision_is_raised_once_a_step_that_changes_the_row(side: ReadS
 async def test_workers_on_lanes_that_feed_the_same_rows_wait_for_each_other(side: ReadSide) -> None:
     """All events of a lane in one step, all lanes at once, each pair of lanes on common rows."""
     await side.write(list(history(seed=21, appends=60)))
-    lanes: dict[builds.Lane, list[Recorded]] = {}
-    for event in await side.reader.read(0):
-        if event.context == "inventory":
-            lanes.setdefault((event.context, event.lane), []).append(side.reader.decode(event))
+    lanes = await by_lane(side, STOCK_AVAILABILITY)
 
     done = await asyncio.gather(*[applied(side, await step(side, tuple(e))) for e in lanes.values()])
 
     assert all(done)
     async with side.pool.connection() as connection:
         assert await differing_rows(side.reader, connection, STOCK_AVAILABILITY) == []
+
+
+async def by_lane(side: ReadSide, model: Model) -> dict[builds.Lane, list[Recorded]]:
+    lanes: dict[builds.Lane, list[Recorded]] = {}
+    for event in await side.reader.read(0):
+        if event.context in contexts_of(model):
+            lanes.setdefault((event.context, event.lane), []).append(side.reader.decode(event))
+    return lanes
+
+
+async def test_a_row_that_another_lane_makes_meanwhile_is_folded_again(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has written the row and not committed when the second finds it missing."""
+    table = Table(PRODUCT_DETAIL)
+    async with side.pool.connection() as connection:
+        await builds.create(connection, table, await side.reader.lanes(), await side.reader.incarnation())
+    drafted = ProductDrafted("p1", "slug", {"en": "Title"}, "standard")
+    await side.writer.append(("product-p1", drafted), ("price-v2", PriceSet("e", "p1", "v2", "EUR", 1, NOON)))
+    steps = [await step(side, tuple(events)) for events in (await by_lane(side, PRODUCT_DETAIL)).values()]
+    assert len(steps) == 2
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits_once(point: str) -> None:
+        if point == "after_rows_before_commit" and not written.is_set():
+            written.set()
+            await go_on.wait()
+
+    monkeypatch.setattr(applying, "reached", waits_once)
+    first = asyncio.create_task(applied(side, steps[0], table))
+    await written.wait()
+    second = asyncio.create_task(applied(side, steps[1], table))
+    await asyncio.sleep(0.2)
+    assert not second.done()
+    go_on.set()
+    assert all(await asyncio.gather(first, second))
+    async with side.pool.connection() as connection:
+        assert await differing_rows(side.reader, connection, PRODUCT_DETAIL) == []
+        [(revision,)] = await (
+            await connection.execute(f"select revision from read.{table.build}")
+        ).fetchall()
+        assert revision == 2
+
+
+async def test_lanes_that_make_the_same_rows_at_once_never_wait_in_a_circle(side: ReadSide) -> None:
+    table = Table(PRODUCT_DETAIL)
+    async with side.pool.connection() as connection:
+        await builds.create(connection, table, await side.reader.lanes(), await side.reader.incarnation())
+    await side.write(list(history(seed=22, appends=120)))
+    steps = [await step(side, tuple(events)) for events in (await by_lane(side, PRODUCT_DETAIL)).values()]
+    assert all(await asyncio.gather(*(applied(side, one, table) for one in steps)))
+    async with side.pool.connection() as connection:
+        assert await differing_rows(side.reader, connection, PRODUCT_DETAIL) == []
