@@ -7,9 +7,8 @@ import typer
 
 from runtime.audit_log.history import History
 from runtime.log.reading import LogReader
-from runtime.postgres import open_pool
 from runtime.read_models.folding import Model
-from runtime.read_models.rebuild import LANES_AT_ONCE, ROLE, Rebuild, Rebuilt
+from runtime.read_models.rebuild import ROLE, Rebuild, Rebuilt
 from runtime.settings import Settings
 from runtime.verifying import chosen, events_shown, told
 
@@ -32,10 +31,6 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
 
 
 async def _rebuilt(settings: Settings, model: Model) -> Rebuilt:
-    url = settings.read_database_url
     with events_shown(model.name) as progress, History.open(settings.database_url) as history:
-        async with (
-            LogReader.open(settings.database_url, ROLE) as reader,
-            open_pool(url, ROLE, size=LANES_AT_ONCE, autocommit=True) as pool,
-        ):
-            return await Rebuild(url, pool, reader, history, model, progress).run()
+        async with LogReader.open(settings.database_url, ROLE) as reader:
+            return await Rebuild(settings.read_database_url, reader, history, model, progress).run()

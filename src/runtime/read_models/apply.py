@@ -3,13 +3,13 @@
 The checkpoint is compared and set first, so of several workers on one lane one wins and the others find out
 before they have read anything. Rows are locked, then missing ones inserted, each in the order of their keys:
 who waits for a row that another inserts holds all locks it wants, so lanes that feed one row wait for each
-other and cannot deadlock. Where another lane inserts a row that was missing, all of it is done again on empty
-rows inserted first, which costs twice the writing.
+other and cannot deadlock. Where another lane has inserted a row that was missing, all of it is done again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from psycopg import sql
 
@@ -41,28 +41,33 @@ class Step:
         return Mark(self.events[-1].position, self.events[-1].event_id)
 
 
-class _Overtaken(Exception):
-    """Another lane has inserted one of the rows that were missing."""
+MAX_OVERTAKEN: Final = 50
+"""How often other lanes may have inserted rows that were missing."""
+
+
+class Overtaken(RuntimeError):
+    """Other lanes went on inserting rows that were missing."""
 
 
 async def apply(connection: Connection, table: Table, step: Step) -> bool:
     """Folds the step's events into their rows; False if the checkpoint was not where the step begins.
 
     An event that leaves every part as it was writes no row, so the row's revision says that the row changed.
+    Raises Overtaken.
     """
     keys = sorted({key for event in step.events for key in keys_of(table.model, event)})
-    try:
-        done = await _apply(connection, table, step, keys)
-    except _Overtaken:
-        done = await _apply(connection, table, step, keys, make_first=True)
-    if done:
-        await reached("after_commit")
-    return done
+    for _ in range(MAX_OVERTAKEN):
+        try:
+            done = await _apply(connection, table, step, keys)
+        except Overtaken:
+            continue
+        if done:
+            await reached("after_commit")
+        return done
+    raise Overtaken(f"{table.build}: {step.context}, lane {step.lane} at {step.before}")
 
 
-async def _apply(
-    connection: Connection, table: Table, step: Step, keys: list[str], *, make_first: bool = False
-) -> bool:
+async def _apply(connection: Connection, table: Table, step: Step, keys: list[str]) -> bool:
     async with connection.transaction():
         moved = await connection.execute(
             _MOVE,
@@ -79,8 +84,6 @@ async def _apply(
         if moved.rowcount != 1:
             return False
         if keys:
-            if make_first:
-                await connection.execute(_make(table), [keys])
             rows = await _lock(connection, table, keys)
             known = set(rows)
             changed = sorted(fold(table.model, rows, step.events))
@@ -88,14 +91,6 @@ async def _apply(
             await _update(connection, table, {key: rows[key] for key in changed if key in known})
         await reached("after_rows_before_commit")
     return True
-
-
-@cache
-def _make(table: Table) -> sql.Composed:
-    return sql.SQL(
-        "insert into {table} ({key}, parts, shown, revision) select unnest(%s::text[]), '{{}}', false, 0 "
-        "on conflict do nothing"
-    ).format(table=table.identifier, key=table.key.identifier)
 
 
 async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, Parts]:
@@ -112,7 +107,7 @@ async def _insert(connection: Connection, table: Table, rows: dict[str, Parts]) 
     if rows:
         inserted = await connection.execute(_insertion(table), _arrays(table, rows))
         if inserted.rowcount != len(rows):
-            raise _Overtaken
+            raise Overtaken
 
 
 async def _update(connection: Connection, table: Table, rows: dict[str, Parts]) -> None:

@@ -23,7 +23,7 @@ from domain.envelope import Mark
 from runtime.audit_log.history import History
 from runtime.log.reading import LogReader
 from runtime.points import reached
-from runtime.postgres import Connection, Pool, connect
+from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.read_models import builds
 from runtime.read_models.apply import Step, apply
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 ROLE: Final = "tallybook_projector"
 STEP_EVENTS: Final = 5_000
-LANES_AT_ONCE: Final = 2
-"""So that one is read and folded while another is written."""
 NEAR_POSITIONS: Final = 5_000
 """How far the new build may be behind when it is fed as the others are."""
 MAX_ROUNDS: Final = 100
@@ -83,10 +81,9 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Of one read model. `pool` is the read models', with the projector's role."""
+    """Of one read model. `url` is the read models'."""
 
     url: str
-    pool: Pool
     reader: LogReader
     history: History
     model: Model
@@ -100,13 +97,13 @@ class Rebuild:
             await _clear(connection, first)
             try:
                 made = await builds.create_another(connection, first, lanes, incarnation)
-                await self._fill(made, incarnation)
+                await self._fill(connection, made, incarnation)
                 await reached("before_caught_up")
                 await builds.has_caught_up(connection, made)
                 served = await builds.served_of(connection, first)
                 if served is None or served.build == made.build:
                     return await self._counted(connection, made)
-                await self._fill(served, incarnation)
+                await self._fill(connection, served, incarnation)
                 rebuilt = await self._compared(connection, served, made, incarnation)
                 async with connection.transaction():
                     await self._level(connection, served, made, incarnation)
@@ -126,16 +123,9 @@ class Rebuild:
                 raise Rebuilding(f"{self.model.name} is being rebuilt by another process")
             yield connection
 
-    async def _fill(self, table: Table, incarnation: str) -> None:
-        """Up to the end of the log, or of what it was when that was near."""
-        async with self.pool.connection() as connection:
-            marks = dict(await builds.marks_of(connection, table.build))
-        room = asyncio.Semaphore(LANES_AT_ONCE)
-
-        async def advance(lane: Lane, upto: int) -> None:
-            async with room, self.pool.connection() as connection:
-                marks[lane] = await self._advance(connection, table, incarnation, lane, marks[lane], upto)
-
+    async def _fill(self, connection: Connection, table: Table, incarnation: str) -> None:
+        """Up to the end of the log, or what it was when that was near; lane by lane, for they share rows."""
+        marks = dict(await builds.marks_of(connection, table.build))
         for _ in range(MAX_ROUNDS):
             heads = await self.reader.heads()
             behind = {
@@ -144,9 +134,8 @@ class Rebuild:
                 if lane in heads and mark.position < heads[lane].position
             }
             near = all(upto - marks[lane].position <= NEAR_POSITIONS for lane, upto in behind.items())
-            async with asyncio.TaskGroup() as group:
-                for lane, upto in behind.items():
-                    group.create_task(advance(lane, upto))
+            for lane, upto in behind.items():
+                marks[lane] = await self._advance(connection, table, incarnation, lane, marks[lane], upto)
             if near:
                 return
         raise Outrun(f"the log grows faster than {self.model.name} is folded")

@@ -1,6 +1,8 @@
 """The fold's transaction: rows and checkpoint together, or neither."""
 
 import asyncio
+import random
+from collections.abc import Sequence
 
 import pytest
 from fresh_fold import differing_rows
@@ -12,8 +14,11 @@ from domain.location import LocationRegistered
 from domain.price import PriceSet
 from domain.product import ProductDrafted
 from domain.stock import StockDepleted
+from domain.values import Event
 from projections.product_detail import PRODUCT_DETAIL
 from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.postgres import connect
+from runtime.projector import ROLE
 from runtime.read_models import apply as applying
 from runtime.read_models import builds
 from runtime.read_models.apply import Step, apply
@@ -153,12 +158,37 @@ async def test_a_row_that_another_lane_makes_meanwhile_is_folded_again(
         assert revision == 2
 
 
-async def test_lanes_that_make_the_same_rows_at_once_never_wait_in_a_circle(side: ReadSide) -> None:
+@pytest.mark.parametrize("seed", range(3))
+async def test_lanes_that_make_the_same_rows_at_once_never_wait_in_a_circle(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Each lane in steps of its own length, so that some rows are there and others missing, to each."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+
+    async def rests(_point: str) -> None:
+        await asyncio.sleep(chance.random() / 100)
+
+    monkeypatch.setattr(applying, "reached", rests)
     table = Table(PRODUCT_DETAIL)
     async with side.pool.connection() as connection:
         await builds.create(connection, table, await side.reader.lanes(), await side.reader.incarnation())
-    await side.write(list(history(seed=22, appends=120)))
-    steps = [await step(side, tuple(events)) for events in (await by_lane(side, PRODUCT_DETAIL)).values()]
-    assert all(await asyncio.gather(*(applied(side, one, table) for one in steps)))
+    for first in range(0, 400, 100):
+        facts: list[tuple[str, Event]] = []
+        for number in range(first, first + 100):
+            name = f"p{number}"
+            facts.append((f"product-{name}", ProductDrafted(name, name, {"en": name}, "standard")))
+            facts.append((f"price-v{number}", PriceSet(name, name, f"v{number}", "EUR", 1, NOON)))
+        await side.writer.append(*facts)
+
+    async def work(events: Sequence[Recorded], length: int) -> None:
+        before = builds.NOWHERE
+        async with connect(side.read_url, ROLE) as connection:
+            for first in range(0, len(events), length):
+                one = await step(side, tuple(events[first : first + length]), before)
+                assert await apply(connection, table, one)
+                before = one.after
+
+    lanes = await by_lane(side, PRODUCT_DETAIL)
+    await asyncio.gather(*(work(events, chance.randrange(5, 60)) for events in lanes.values()))
     async with side.pool.connection() as connection:
         assert await differing_rows(side.reader, connection, PRODUCT_DETAIL) == []

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 async def rebuilt(side: ReadSide, model: Model) -> Rebuilt:
     with History.open(side.log_url) as past:
-        return await Rebuild(side.read_url, side.pool, side.reader, past, model, lambda _: None).run()
+        return await Rebuild(side.read_url, side.reader, past, model, lambda _: None).run()
 
 
 async def differing(side: ReadSide, model: Model) -> int:
@@ -229,14 +229,12 @@ KILLED = """
     from projections.stock_availability import STOCK_AVAILABILITY
     from runtime.audit_log.history import History
     from runtime.log.reading import LogReader
-    from runtime.postgres import open_pool
     from runtime.read_models.rebuild import ROLE, Rebuild
 
     async def main(log, read):
         with History.open(log) as past:
             async with LogReader.open(log, ROLE) as reader:
-                async with open_pool(read, ROLE, size=2, autocommit=True) as pool:
-                    await Rebuild(read, pool, reader, past, STOCK_AVAILABILITY, lambda _: None).run()
+                await Rebuild(read, reader, past, STOCK_AVAILABILITY, lambda _: None).run()
 
     asyncio.run(main(*sys.argv[1:]))
 """
