@@ -8,13 +8,15 @@ lane.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 
 import msgspec
 
 from domain import CONTEXTS
+from domain.envelope import Recorded
 from runtime.kafka import Message
-from runtime.log.reading import StoredEvent
+from runtime.log.reading import LogReader, StoredEvent
 
 MAX_EVENT_BYTES: Final = 900_000
 """Data and metadata; brokers refuse messages above 1 MiB by default."""
@@ -28,7 +30,7 @@ class _Occurrence(msgspec.Struct):
     occurred_at: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delivery:
     """A link of a lane's chain. `event` is None when it was too large for a message: the log has it."""
 
@@ -36,6 +38,11 @@ class Delivery:
     position: int
     previous: int
     event: StoredEvent | None
+
+    @cached_property
+    def recorded(self) -> Recorded | None:
+        """The event, decoded once for all that it is delivered to. Raises the codec's errors."""
+        return LogReader.decode(self.event) if self.event else None
 
 
 def topic_of(context: str) -> str:

@@ -121,7 +121,8 @@ class LogReader:
         async with open_pool(url, role, size=POOL_SIZE, autocommit=True) as pool:
             yield cls(pool, url, role)
 
-    def decode(self, stored: StoredEvent) -> Recorded:
+    @staticmethod
+    def decode(stored: StoredEvent) -> Recorded:
         return Recorded(
             stored.position,
             stored.stream,

@@ -77,12 +77,12 @@ class FoldedLane:
                     FOREIGN.labels(model).inc()
                 elif delivery.position <= reached:
                     DUPLICATES.labels(model).inc()
-                elif delivery.previous != reached or delivery.event is None:
+                elif delivery.previous != reached or (recorded := delivery.recorded) is None:
                     await self._apply(run)
                     run = []
                     await self._fill_gap(delivery.position)
                 else:
-                    run.append(self._sources.reader.decode(delivery.event))
+                    run.append(recorded)
                     if len(run) == self._sources.step_events:
                         await self._apply(run)
                         run = []
