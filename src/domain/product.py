@@ -40,10 +40,13 @@ class VariantAdded:
 
 @dataclass(frozen=True, slots=True)
 class ProductPublished:
+    """`currency`: every variant had a price in it; None in what was recorded before it was said."""
+
     TYPE: ClassVar[str] = "product.published.v1"
 
     product_id: str
     at: datetime
+    currency: str | None = None
 
 
 ProductEvent = ProductDrafted | VariantAdded | ProductPublished
@@ -64,7 +67,7 @@ class Product:
     variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def title_in(self, language: str) -> str:
-        return self.title.get(language) or self.title[min(self.title)]
+        return in_language(self.title, language)
 
 
 def evolve(state: Product, event: ProductEvent) -> Product:
@@ -80,6 +83,11 @@ def evolve(state: Product, event: ProductEvent) -> Product:
 
 
 PRODUCT = Aggregate("product", Product(), evolve)
+
+
+def in_language(texts: Mapping[str, str], language: str) -> str:
+    """The text in this language, else in the first there is; "" where there is none."""
+    return texts.get(language) or texts.get(min(texts, default=language), "")
 
 
 @dataclass(eq=False)
@@ -170,7 +178,7 @@ def publish(
         raise NoVariant
     if unpriced := tuple(variant for variant in state.variants if variant not in priced):
         raise UnpricedVariants(currency, unpriced)
-    return [ProductPublished(product_id, at)]
+    return [ProductPublished(product_id, at, currency)]
 
 
 def must_exist(state: Product, *, product_id: str) -> None:

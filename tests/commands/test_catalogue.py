@@ -102,7 +102,7 @@ async def test_a_product_is_published_once_every_variant_is_priced_today(house: 
         await publish_product(shop, house.issued(), publish)
     house.clock.advance(timedelta(days=1))
     receipt = await publish_product(shop, house.issued(), publish)
-    assert only(receipt, ProductPublished) == ProductPublished(product_id, T0 + timedelta(days=1))
+    assert only(receipt, ProductPublished) == ProductPublished(product_id, T0 + timedelta(days=1), "EUR")
 
 
 async def test_a_product_is_changed_only_by_who_has_seen_its_last_version(house: House) -> None:

@@ -28,7 +28,7 @@ AT = datetime(2026, 3, 1, tzinfo=UTC)
 DRAFTED = ProductDrafted("p1", "blue-mug", {"en": "Blue mug", "de": "Blaue Tasse"}, "standard")
 SMALL = VariantAdded("p1", "v1", "MUG-S", {"size": "S"}, 300)
 LARGE = VariantAdded("p1", "v2", "MUG-L", {"size": "L"}, 400)
-PUBLISHED = ProductPublished("p1", AT)
+PUBLISHED = ProductPublished("p1", AT, "EUR")
 
 
 def variant(ident: str, sku: str, options: dict[str, str]) -> dict[str, Any]:
@@ -117,6 +117,7 @@ def test_a_title_falls_back_to_the_first_language_there_is(
     given: type[Given], language: str, title: str
 ) -> None:
     assert given(PRODUCT, DRAFTED).state.title_in(language) == title
+    assert product.in_language({}, language) == ""
 
 
 OPTIONS = st.dictionaries(st.sampled_from(["size", "colour"]), st.sampled_from(["a", "b"]))
