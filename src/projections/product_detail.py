@@ -1,26 +1,18 @@
 """What is this product, what does it cost, and is it there? One row a product."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import LiteralString, assert_never
 
 from domain import price, product, stock
 from domain.envelope import Recorded
+from projections._price_part import PricePart, PriceView
+from projections._price_part import evolve as evolve_price
+from projections._product_keys import keys
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
 from projections.ports import Answer, Ask, ReadModel, Rows
-
-
-@dataclass(frozen=True, slots=True)
-class PriceView:
-    """A gross unit price in minor units, in force from `effective_from` until the next of its currency."""
-
-    currency: str
-    amount_minor: int
-    list_amount_minor: int | None
-    effective_from: datetime
-    price_event_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +60,6 @@ class ProductPart:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PricePart:
-    variant_id: str = ""
-    prices: tuple[PriceView, ...] = ()
-    version: int = 0
-
-
 def evolve_product(part: ProductPart | None, recorded: Recorded) -> ProductPart:
     event = recorded.event
     before = replace(part or ProductPart(), version=recorded.version)
@@ -89,33 +74,6 @@ def evolve_product(part: ProductPart | None, recorded: Recorded) -> ProductPart:
             return replace(before, published_at=event.at)
         case _:
             assert_never(event)
-
-
-def evolve_price(part: PricePart | None, recorded: Recorded) -> PricePart:
-    """Keeps, of each currency, the price in force when the event occurred and those after it."""
-    event = recorded.event
-    before = part or PricePart()
-    if not isinstance(event, price.PriceSet):
-        raise TypeError(f"{recorded.type} is no event of a price")
-    new = PriceView(
-        event.currency, event.amount_minor, event.list_amount_minor, event.effective_from, event.event_id
-    )
-    same = [*(view for view in before.prices if view.currency == event.currency), new]
-    begun = sum(1 for view in same if view.effective_from <= recorded.metadata.occurred_at)
-    kept = same[max(begun - 1, 0) :]
-    others = [view for view in before.prices if view.currency != event.currency]
-    prices = sorted([*others, *kept], key=lambda view: (view.currency, view.effective_from))
-    return PricePart(event.variant_id, tuple(prices), recorded.version)
-
-
-def keys(recorded: Recorded) -> Iterable[str]:
-    match recorded.event:
-        case product.ProductDrafted() | product.VariantAdded() | product.ProductPublished() as event:
-            yield event.product_id
-        case price.PriceSet(product_id=product_id) | stock.StockFact(product_id=product_id):
-            yield product_id
-        case _:
-            return
 
 
 def combine(parts: Mapping[str, ProductPart | PricePart | StockPart]) -> ProductDetail | None:
@@ -134,15 +92,13 @@ def combine(parts: Mapping[str, ProductPart | PricePart | StockPart]) -> Product
         tax_class=drafted.tax_class,
         brand=drafted.brand,
         attributes=drafted.attributes,
-        variants=tuple(
-            _variant(added, prices.get(added.variant_id, PricePart()), stocks) for added in part.variants
-        ),
+        variants=tuple(_variant(added, prices.get(added.variant_id), stocks) for added in part.variants),
         published_at=part.published_at,
         version=part.version,
     )
 
 
-def _variant(added: product.VariantAdded, prices: PricePart, stocks: list[StockPart]) -> VariantView:
+def _variant(added: product.VariantAdded, prices: PricePart | None, stocks: list[StockPart]) -> VariantView:
     here = sorted((part.location, part.available) for part in stocks if part.variant_id == added.variant_id)
     return VariantView(
         variant_id=added.variant_id,
@@ -150,8 +106,8 @@ def _variant(added: product.VariantAdded, prices: PricePart, stocks: list[StockP
         options=added.options,
         weight_g=added.weight_g,
         barcode=added.barcode,
-        prices=prices.prices,
-        price_version=prices.version,
+        prices=prices.prices if prices else (),
+        price_version=prices.version if prices else 0,
         stock=tuple(StockView(location, available) for location, available in here),
     )
 
