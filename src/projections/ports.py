@@ -32,6 +32,7 @@ class ReadModel(Generic[Row]):
     - `keys`: the keys of the rows an event feeds; bounded, and from the event alone.
     - `combine`: the row from its parts by stream name, or None while there is nothing to show yet.
     - `indexes`: the column lists of the secondary indexes.
+    - `texts`: the columns whose words are looked for; a query asks `to_tsvector('simple', column) @@ …`.
     - `edition`: raised by hand when `keys`, a fold or `combine` changes its meaning: a new build.
     """
 
@@ -42,6 +43,7 @@ class ReadModel(Generic[Row]):
     combine: Callable[[Mapping[str, Any]], Row | None]
     counter: bool = False
     indexes: tuple[tuple[str, ...], ...] = ()
+    texts: tuple[str, ...] = ()
     edition: int = 1
 
 

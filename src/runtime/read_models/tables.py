@@ -118,6 +118,12 @@ class Table:
                 )
                 for index in self.model.indexes
             ),
+            *(
+                sql.SQL("create index on {} using gin (to_tsvector('simple', {}))").format(
+                    self.identifier, sql.Identifier(text)
+                )
+                for text in self.model.texts
+            ),
         ]
 
     def view(self) -> list[sql.Composed]:
@@ -137,7 +143,7 @@ class Table:
 def _declaration_of(model: Model) -> str:
     """The name of the model's first build, and what the names of all of them begin with."""
     described = (
-        (model.name, model.edition, model.counter, model.indexes, _shape(model.row)),
+        (model.name, model.edition, model.counter, model.indexes, model.texts, _shape(model.row)),
         sorted((category, _shape(_part_type(evolve))) for category, evolve in model.folds.items()),
     )
     digest = hashlib.sha256(msgspec.json.encode(described)).hexdigest()

@@ -64,6 +64,7 @@ CHANGES: dict[str, Callable[[Model], Model]] = {
     "its name": lambda model: replace(model, name="other"),
     "its edition": lambda model: replace(model, edition=2),
     "an index": lambda model: replace(model, indexes=()),
+    "a text to be searched": lambda model: replace(model, texts=("slug",)),
     "a column": lambda model: replace(
         model, row=make_dataclass("ProductDetail", [(name, str) for name in ProductDetail.__slots__])
     ),
