@@ -146,7 +146,8 @@ class PostgresRows:
             try:
                 async with self._pool.connection() as connection, connection.pipeline():
                     found = await connection.execute(_AT, [table.declaration])
-                    rows = await connection.execute(query(table), parameters)
+                    # Not prepared: a plan for any parameters does not know how many rows these ones find.
+                    rows = await connection.execute(query(table), parameters, prepare=False)
                     marks, values = await found.fetchall(), await rows.fetchall()
             except errors.UndefinedTable:  # none was ever made, or another is served by now
                 if not await self._look_again(table):
