@@ -134,11 +134,13 @@ class WriteDoor(Caller):
             first += 1
         return first - 1
 
-    async def product(self, sku: str = "TEA-1", *, amount: int = 500, qty: int = 0) -> dict[str, str]:
-        """A published product with one variant, in stock at MAIN. Its ids."""
+    async def product(
+        self, sku: str = "TEA-1", *, amount: int = 500, qty: int = 0, **draft: Any
+    ) -> dict[str, str]:
+        """A published product with one variant, in stock at MAIN. `draft`: further fields. Its ids."""
         if not (await self.log.read_streams({"location-MAIN": 0})).get("location-MAIN"):
             await self.done("/locations", {"location": "MAIN", "name": "Main", "country": "DE"})
-        drafted = (await self.done("/products", {**PRODUCT, "slug": sku.lower()})).json()
+        drafted = (await self.done("/products", {**PRODUCT, "slug": sku.lower(), **draft})).json()
         path = f"/products/{drafted['product_id']}"
         variant = {"sku": sku, "options": {}, "weight_g": 100}
         added = (await self.done(f"{path}/add-variant", variant, version=drafted["version"])).json()

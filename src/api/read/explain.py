@@ -16,8 +16,10 @@ from domain.order import UnknownOrder
 from domain.product import UnknownProduct
 from domain.values import ID_PATTERN, LOCATION_PATTERN, SKU_PATTERN, FieldError, NotFound
 from projections.order_detail import ORDER_DETAIL
+from projections.order_list import ORDER_LIST
 from projections.ports import ReadModel, Step, UnknownRow
 from projections.product_detail import PRODUCT_DETAIL
+from projections.product_list import PRODUCT_LIST
 from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY
 
@@ -89,6 +91,22 @@ async def order(order_id: Annotated[str, Path(pattern=ID_PATTERN)], call: Call, 
 
 
 @explanations.get(
+    "/orders/{order_id}/listing/explain",
+    **query(
+        "explain_order_listing",
+        summary="The events that made an order what lists show of it",
+        scope="orders:read",
+        answer=Explanation,
+        refusals=(UnknownOrder,),
+    ),
+)
+async def order_listing(
+    order_id: Annotated[str, Path(pattern=ID_PATTERN)], call: Call, page: Wanted
+) -> Response:
+    return await _explained(call, ORDER_LIST, order_id, page, UnknownOrder(order_id))
+
+
+@explanations.get(
     "/products/{product_id}/explain",
     **query(
         "explain_product",
@@ -100,6 +118,22 @@ async def order(order_id: Annotated[str, Path(pattern=ID_PATTERN)], call: Call, 
 )
 async def product(product_id: Annotated[str, Path(pattern=ID_PATTERN)], call: Call, page: Wanted) -> Response:
     return await _explained(call, PRODUCT_DETAIL, product_id, page, UnknownProduct(product_id))
+
+
+@explanations.get(
+    "/products/{product_id}/listing/explain",
+    **query(
+        "explain_product_listing",
+        summary="The events that made a product what lists show of it",
+        scope="products:read",
+        answer=Explanation,
+        refusals=(UnknownProduct,),
+    ),
+)
+async def product_listing(
+    product_id: Annotated[str, Path(pattern=ID_PATTERN)], call: Call, page: Wanted
+) -> Response:
+    return await _explained(call, PRODUCT_LIST, product_id, page, UnknownProduct(product_id))
 
 
 @explanations.get(

@@ -5,8 +5,8 @@ from fastapi import Path, Query
 from pydantic import AwareDatetime, BaseModel
 from starlette.responses import Response
 
-from api.problems import INVALID_CURSOR, Refused
-from api.read._lists import DEFAULT_LIMIT, Cursor, Limit, cursor_of, key_of
+from api.problems import INVALID_CURSOR
+from api.read._lists import DEFAULT_LIMIT, Cursor, Limit, cursor_of, key_at, key_of, place_of
 from api.read._query import NOT_STORED, Call, Rendering, query, router
 from domain.order import OrderStatus, UnknownOrder
 from domain.values import ID_PATTERN
@@ -50,28 +50,16 @@ async def listed(
 ) -> Response:
     wanted = OrderFilter(customer, OrderStatus(status) if status else None, first, end, sort == "newest")
     question = ("order_list", wanted)
-    after = key_of(question, cursor)
-    answer = await orders_of(call.rows, wanted, call.ask, behind=_place_of(after), limit=limit)
+    behind = place_of(key_of(question, cursor), datetime.fromisoformat)
+    answer = await orders_of(call.rows, wanted, call.ask, behind=behind, limit=limit)
     rows = [versioned.row for versioned in answer.rows]
     page = Orders(
         orders=rows,
-        next=cursor_of(question, f"{rows[-1].placed_at.isoformat()}/{rows[-1].order_id}")
+        next=cursor_of(question, key_at(rows[-1].placed_at, rows[-1].order_id))
         if len(rows) == limit
         else None,
     )
     return _SOME.answered(call, answer, [row.order_id for row in rows], page)
-
-
-def _place_of(key: str) -> tuple[datetime, str] | None:
-    """Of a cursor's key; `invalid_cursor` for one that is none of this list's."""
-    if not key:
-        return None
-    at, _, order_id = key.partition("/")
-    try:
-        placed_at = datetime.fromisoformat(at)
-    except ValueError:
-        raise Refused(INVALID_CURSOR, "The cursor is not one that this list gave.") from None
-    return placed_at, order_id
 
 
 @orders.get(
