@@ -36,6 +36,8 @@ def test_the_walk_runs_from_the_readmes_own_text(house: House) -> None:
         '"order_no"',
         '"status":"confirmed"',
         '"available":48',
+        '"placed_at"',
+        '"price_minor":1250',
         '"type":"stock.reserved.v1"',
         '"gross_minor":3300',
     ):
