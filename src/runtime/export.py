@@ -1,9 +1,9 @@
 """`tallybook export`: a range of the log as lines of JSON, and a manifest that proves the file.
 
-`data` and `metadata` stand in a line as they are stored, byte for byte.
+`data` and `metadata` stand in a line as they are stored, byte for byte. They are read through the library
+`eventsourcing` (`runtime.audit_log`), not by what writes or serves them.
 """
 
-import asyncio
 import hashlib
 import os
 import time
@@ -18,11 +18,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from runtime.log.reading import BATCH_EVENTS, LogReader, StoredEvent
+from api.audit.ports import HistoryEvent
+from runtime.audit_log.history import History
 from runtime.process import CannotStart
 from runtime.settings import Settings
 
 INTERRUPTED: Final = 130
+BATCH_EVENTS: Final = 1_000
 
 
 class NoSuchRange(CannotStart):
@@ -62,7 +64,7 @@ class _Lines:
         self._first: Mark | None = None
         self._last: Mark | None = None
 
-    def write(self, events: Sequence[StoredEvent]) -> None:
+    def write(self, events: Sequence[HistoryEvent]) -> None:
         content = b"".join(map(line_of, events))
         self._file.write(content)
         self._digest.update(content)
@@ -84,7 +86,7 @@ class _Lines:
         )
 
 
-def line_of(event: StoredEvent) -> bytes:
+def line_of(event: HistoryEvent) -> bytes:
     envelope = {
         "position": event.position,
         "stream": event.stream,
@@ -111,14 +113,12 @@ def run(settings: Settings, path: Path, first: int, last: int | None) -> int:
     try:
         with Progress(*columns, console=Console(stderr=True)) as shown:
             task = shown.add_task("", total=None)
-            manifest = asyncio.run(
-                export(
-                    settings.database_url,
-                    path,
-                    first,
-                    last,
-                    lambda done, total: shown.update(task, completed=done, total=total),
-                )
+            manifest = export(
+                settings.database_url,
+                path,
+                first,
+                last,
+                lambda done, total: shown.update(task, completed=done, total=total),
             )
     except KeyboardInterrupt:
         typer.echo("stopped; nothing was written", err=True)
@@ -130,15 +130,15 @@ def run(settings: Settings, path: Path, first: int, last: int | None) -> int:
     return 0
 
 
-async def export(
+def export(
     url: str, path: Path, first: int, last: int | None, progress: Callable[[int, int], None]
 ) -> Manifest:
     """The file of the events from one position to another, both included, and its manifest beside it.
 
     `progress` is told how many events are written, and of how many. Raises NoSuchRange, Unwritable.
     """
-    async with LogReader.open(url) as reader:
-        head = (await reader.head()).position
+    with History.open(url) as history:
+        head = history.head()
         end = head if last is None else last
         if end > head:
             raise NoSuchRange(f"the log ends at position {head}")
@@ -148,11 +148,11 @@ async def export(
             lines, after = _Lines(file), first - 1
             progress(0, end - after)
             while after < end:
-                events = await reader.read(after, min(BATCH_EVENTS, end - after))
+                events = history.read(after, min(BATCH_EVENTS, end - after))
                 lines.write(events)
                 after = events[-1].position
                 progress(after - first + 1, end - first + 1)
-            manifest = lines.manifest(path.name, await reader.incarnation())
+            manifest = lines.manifest(path.name, history.incarnation())
             beside.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest
 

@@ -11,6 +11,8 @@ import runtime.postgres
 from api.audit import create_app as create_audit_app
 from api.read import create_app as create_read_app
 from runtime import audit_api, read_api
+from runtime.audit_log import threaded
+from runtime.audit_log.threaded import ThreadedHistory
 from runtime.log.reading import LogReader
 from runtime.migrate import migrate
 from runtime.read_models.past import PastRows
@@ -25,6 +27,7 @@ ID = "0198c0de-0000-7000-8000-00000000beef"
 def nowhere(free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a database that is not there."""
     monkeypatch.setattr(runtime.postgres, "POOL_WAIT_S", 0.2)
+    monkeypatch.setattr(threaded, "WAIT_S", 0.2)
     return f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
 
 
@@ -45,12 +48,12 @@ async def test_without_its_database_the_read_door_is_unavailable(nowhere: str) -
 
 
 async def test_without_the_log_the_audit_door_is_unavailable(nowhere: str) -> None:
-    async with LogReader.open(nowhere) as reader:
-        app = create_audit_app(reader, surroundings(), unavailable=audit_api.UNAVAILABLE)
+    async with ThreadedHistory.open(nowhere) as history:
+        app = create_audit_app(history, surroundings(), unavailable=audit_api.UNAVAILABLE)
         caller = Caller(app, DOCUMENTS["audit"])
         async with caller.http:
             assert_unavailable(await caller.send("GET", f"/events/{ID}"))
-        assert await audit_api.readiness(reader) == {"log": "cannot be reached"}
+        assert await audit_api.readiness(history) == {"log": "cannot be reached"}
 
 
 async def test_the_read_door_is_ready_once_its_read_models_have_caught_up(
@@ -65,18 +68,18 @@ async def test_the_read_door_is_ready_once_its_read_models_have_caught_up(
 async def test_the_audit_door_is_ready_once_the_log_is_there(new_database: Callable[[], str]) -> None:
     url = new_database()
     await migrate(url, "log")
-    async with LogReader.open(url) as reader:
-        assert await audit_api.readiness(reader) == {"log": None}
+    async with ThreadedHistory.open(url) as history:
+        assert await audit_api.readiness(history) == {"log": None}
 
 
 async def test_a_connection_that_is_cut_is_replaced(new_database: Callable[[], str]) -> None:
     url = new_database()
     await migrate(url, "log")
-    async with LogReader.open(url) as reader:
-        await reader.head()
+    async with ThreadedHistory.open(url) as history:
+        await history.head()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid()"
             )
-        assert await audit_api.readiness(reader) == {"log": None}
+        assert await audit_api.readiness(history) == {"log": None}

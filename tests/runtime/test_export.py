@@ -10,6 +10,7 @@ import textwrap
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,8 +20,19 @@ from history import history
 from read_side import ReadSide
 
 from runtime import export as exporting
-from runtime.export import INTERRUPTED, NoSuchRange, Unwritable, export, line_of, manifest_of, run
-from runtime.log.reading import BATCH_EVENTS, LogReader, StoredEvent
+from runtime.audit_log.history import History
+from runtime.audit_log.mapper import Kept
+from runtime.export import (
+    BATCH_EVENTS,
+    INTERRUPTED,
+    NoSuchRange,
+    Unwritable,
+    export,
+    line_of,
+    manifest_of,
+    run,
+)
+from runtime.log.reading import StoredEvent
 from runtime.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -30,9 +42,9 @@ def silent(_done: int, _total: int) -> None:
     """Nobody watches."""
 
 
-async def exported(side: ReadSide, path: Path, first: int = 1, last: int | None = None) -> dict[str, Any]:
+def exported(side: ReadSide, path: Path, first: int = 1, last: int | None = None) -> dict[str, Any]:
     """The manifest as it is written, checked against the file."""
-    await export(side.log_url, path, first, last, silent)
+    export(side.log_url, path, first, last, silent)
     return proved(path)
 
 
@@ -57,7 +69,7 @@ async def test_the_manifest_says_what_is_in_the_file(side: ReadSide, tmp_path: P
     await side.write(list(history(seed=5, appends=40)))
     events = await side.reader.read(0)
     path = tmp_path / "log.ndjson"
-    manifest = await exported(side, path)
+    manifest = exported(side, path)
     assert path.read_bytes().splitlines(keepends=True) == [line_of(event) for event in events]
     assert manifest["events"] == len(events)
     assert manifest["by_context"] == dict(Counter(event.context for event in events))
@@ -69,7 +81,7 @@ async def test_the_manifest_says_what_is_in_the_file(side: ReadSide, tmp_path: P
 async def test_a_line_holds_the_stored_bytes(side: ReadSide, tmp_path: Path) -> None:
     await side.write(list(history(seed=5, appends=3)))
     events = await side.reader.read(0)
-    await exported(side, tmp_path / "log.ndjson")
+    exported(side, tmp_path / "log.ndjson")
     for event, line in zip(events, (tmp_path / "log.ndjson").read_bytes().splitlines(), strict=True):
         assert line.endswith(b'"metadata":' + event.metadata + b',"data":' + event.data + b"}")
         said = json.loads(line)
@@ -87,7 +99,7 @@ async def test_a_range_has_both_its_ends(
     head = len(events)
     for first, last in ((1, 1), (3, 12), (5, 8), (head, head), (2, None)):
         path = tmp_path / "log.ndjson"
-        manifest = await exported(side, path, first, last)
+        manifest = exported(side, path, first, last)
         expected = events[first - 1 : last]
         assert path.read_bytes() == b"".join(map(line_of, expected))
         assert (manifest["first"], manifest["last"]) == (mark(expected[0]), mark(expected[-1]))
@@ -96,9 +108,9 @@ async def test_a_range_has_both_its_ends(
 async def test_parts_of_the_log_one_after_the_other_are_the_log(side: ReadSide, tmp_path: Path) -> None:
     await side.write(list(history(seed=5, appends=10)))
     head = (await side.reader.head()).position
-    await exported(side, tmp_path / "whole")
-    await exported(side, tmp_path / "one", 1, head // 2)
-    await exported(side, tmp_path / "two", head // 2 + 1)
+    exported(side, tmp_path / "whole")
+    exported(side, tmp_path / "one", 1, head // 2)
+    exported(side, tmp_path / "two", head // 2 + 1)
     parts = (tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes()
     assert parts == (tmp_path / "whole").read_bytes()
 
@@ -107,11 +119,11 @@ async def test_an_empty_range_is_an_empty_file(side: ReadSide, tmp_path: Path) -
     path = tmp_path / "log.ndjson"
     empty = {"events": 0, "by_context": {}, "first": None, "last": None, "bytes": 0}
     empty["sha256"] = hashlib.sha256(b"").hexdigest()
-    assert (await exported(side, path)).items() >= empty.items()
+    assert (exported(side, path)).items() >= empty.items()
     await side.write(list(history(seed=5, appends=3)))
     head = (await side.reader.head()).position
-    assert (await exported(side, path, head + 1)).items() >= empty.items()
-    assert (await exported(side, path, 3, 2)).items() >= empty.items()
+    assert (exported(side, path, head + 1)).items() >= empty.items()
+    assert (exported(side, path, 3, 2)).items() >= empty.items()
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 10_000), (10_000, None), (3, 1)])
@@ -120,7 +132,7 @@ async def test_what_is_no_range_of_the_log_is_refused(
 ) -> None:
     await side.write(list(history(seed=5, appends=3)))
     with pytest.raises(NoSuchRange):
-        await export(side.log_url, tmp_path / "log.ndjson", first, last, silent)
+        export(side.log_url, tmp_path / "log.ndjson", first, last, silent)
     assert names_in(tmp_path) == []
 
 
@@ -135,12 +147,12 @@ async def test_a_failure_leaves_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await export(side.log_url, tmp_path / "log.ndjson", 1, None, stopped)
+        export(side.log_url, tmp_path / "log.ndjson", 1, None, stopped)
     assert names_in(tmp_path) == []
 
 
 KILLED = """
-    import asyncio, os, signal, sys
+    import os, signal, sys
     from pathlib import Path
     from runtime import export
 
@@ -150,7 +162,7 @@ KILLED = """
         if done:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    asyncio.run(export.export(sys.argv[1], Path(sys.argv[2]), 1, None, killed))
+    export.export(sys.argv[1], Path(sys.argv[2]), 1, None, killed)
 """
 
 
@@ -165,29 +177,25 @@ async def test_killed_in_the_middle_it_leaves_no_file_of_the_final_name(
     assert not path.exists()
     assert not manifest_of(path).exists()
     assert names_in(tmp_path), "it was in the middle"
-    await exported(side, path)
+    exported(side, path)
 
 
 async def test_a_long_log_takes_no_more_memory_than_a_few_batches(
     side: ReadSide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await side.write(list(history(seed=5, appends=3)))
-    (event, *_) = await side.reader.read(0)
+    with History.open(side.log_url) as kept:
+        (event,) = kept.read(0, 1)
     end = 40 * BATCH_EVENTS
-    head = await side.reader.head()
 
-    async def read(_self: LogReader, after: int, limit: int) -> Sequence[StoredEvent]:
-        fields = {name: getattr(event, name) for name in StoredEvent.__slots__}
-        return [StoredEvent(**{**fields, "position": after + number}) for number in range(1, limit + 1)]
+    def read(_self: History, after: int, limit: int) -> Sequence[Kept]:
+        return [replace(event, id=after + number) for number in range(1, limit + 1)]
 
-    async def at_end(_self: LogReader) -> Any:
-        return type(head)(end, event.event_id)
-
-    monkeypatch.setattr(LogReader, "read", read)
-    monkeypatch.setattr(LogReader, "head", at_end)
+    monkeypatch.setattr(History, "read", read)
+    monkeypatch.setattr(History, "head", lambda _self: end)
     tracemalloc.start()
     try:
-        manifest = await exported(side, tmp_path / "log.ndjson")
+        manifest = exported(side, tmp_path / "log.ndjson")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -218,4 +226,4 @@ async def test_the_command_says_what_it_wrote(
 
 async def test_a_place_where_nothing_can_be_written_is_named(side: ReadSide, tmp_path: Path) -> None:
     with pytest.raises(Unwritable, match=r"nowhere/log.ndjson cannot be written: No such file"):
-        await export(side.log_url, tmp_path / "nowhere" / "log.ndjson", 1, None, silent)
+        export(side.log_url, tmp_path / "nowhere" / "log.ndjson", 1, None, silent)

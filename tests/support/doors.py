@@ -22,6 +22,7 @@ from api.write import create_app
 from commands.ports import Log, Rules
 from commands.shop import Shop
 from domain.envelope import Token
+from runtime.audit_log.threaded import ThreadedHistory
 from runtime.ids import CountingIds, FixedClock
 from runtime.log.memory import MemoryLog
 from runtime.log.postgres import PostgresLog
@@ -170,6 +171,7 @@ class Doors:
     audit: Caller
     log: PostgresLog
     reader: LogReader
+    history: ThreadedHistory
 
     async def seen(self, path: str, after: httpx.Response | None = None, **more: Any) -> httpx.Response:
         """The answer to a query that waits for what a command wrote; without one, for all of the log."""
@@ -188,6 +190,7 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
     async with (
         PostgresLog.open(log_url) as log,
         LogReader.open(log_url) as reader,
+        ThreadedHistory.open(log_url) as history,
         PostgresRows.open(read_url) as rows,
         open_pool(read_url, "tallybook_projector", size=4) as pool,
         asyncio.TaskGroup() as tasks,
@@ -199,9 +202,10 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
         doors = Doors(
             WriteDoor(log),
             Caller(create_read_app(past, past, surroundings()), DOCUMENTS["read"]),
-            Caller(create_audit_app(reader, surroundings()), DOCUMENTS["audit"]),
+            Caller(create_audit_app(history, surroundings()), DOCUMENTS["audit"]),
             log,
             reader,
+            history,
         )
         async with doors.write.http, doors.read.http, doors.audit.http:
             yield doors

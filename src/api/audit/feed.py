@@ -106,7 +106,7 @@ async def feed_of(request: Request, log: Log, asked: Annotated[Asked, Depends(_a
         _must_have_no_end(asked)
     try:
         async with asyncio.timeout(FIND_SECONDS):
-            head = (await log.head()).position
+            head = await log.head()
             after = await _beginning(log, asked, _resumed(request, asked.after), head)
             upto = head if asked.last is None else min(await log.position_at(asked.last), head)
     except TimeoutError:

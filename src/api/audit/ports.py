@@ -30,14 +30,9 @@ class HistoryEvent(Protocol):
     def recorded_at(self) -> datetime: ...
 
 
-class Head(Protocol):
-    @property
-    def position(self) -> int: ...
-
-
 class History(Protocol):
-    async def head(self) -> Head:
-        """The last event; position 0 when there is none."""
+    async def head(self) -> int:
+        """The last position, 0 when there is none."""
         ...
 
     async def position_at(self, at: datetime) -> int:

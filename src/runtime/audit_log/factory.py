@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Final, Literal, TypeVar, cast
 
 from eventsourcing.persistence import (
     AggregateRecorder,
-    ApplicationRecorder,
     InfrastructureFactory,
     Mapper,
     ProcessRecorder,
@@ -15,7 +14,7 @@ from eventsourcing.postgres import PostgresAggregateRecorder, PostgresRecorder, 
 from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
 from psycopg.sql import SQL, Identifier
 
-from runtime.audit_log.datastore import AuditDatastore
+from runtime.audit_log.datastore import WAIT_S, AuditDatastore
 from runtime.audit_log.mapper import AuditMapper
 from runtime.audit_log.recorders import (
     AuditAggregateRecorder,
@@ -27,6 +26,8 @@ URL: Final = "AUDIT_LOG_URL"
 ROLE: Final = "AUDIT_LOG_ROLE"
 """The one that only reads is the default. Who writes and tracks needs one that may do so."""
 SCHEMA: Final = "AUDIT_LOG_SCHEMA"
+WAIT: Final = "AUDIT_LOG_WAIT_S"
+"""How long a database that is away is waited for."""
 READER: Final = "tallybook_reader"
 CREATE_TABLE: Final = "CREATE_TABLE"
 EVENTS: Final = "events"
@@ -58,6 +59,7 @@ class AuditLogFactory(InfrastructureFactory[PostgresTrackingRecorder]):
             self.env.get(ROLE) or READER,
             schema=self.env.get(SCHEMA) or "audit_log",
             originator_id_type=self.originator_id_type,
+            wait_s=float(self.env.get(WAIT) or WAIT_S),
         )
 
     def mapper(
@@ -75,7 +77,7 @@ class AuditLogFactory(InfrastructureFactory[PostgresTrackingRecorder]):
         recorder = PostgresAggregateRecorder(self.datastore, events_table_name=self._table("stored", purpose))
         return self._with_table(recorder)
 
-    def application_recorder(self) -> ApplicationRecorder:
+    def application_recorder(self) -> AuditApplicationRecorder:
         return self.application_recorder_class(self.datastore)
 
     def tracking_recorder(

@@ -1,16 +1,21 @@
 """History as auditors read it: through the library's recorder, mapper and repository."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from functools import reduce
 from typing import Any, Final, TypeVar, cast
 
 from eventsourcing.application import Repository
-from eventsourcing.persistence import ApplicationRecorder, EventStore, InfrastructureFactory, Mapper
+from eventsourcing.persistence import EventStore, Mapper
 
+from domain.envelope import Mark
 from domain.values import Aggregate
-from runtime.audit_log.factory import READER, ROLE, URL
-from runtime.audit_log.mapper import Historic
+from runtime.audit_log.datastore import WAIT_S, AuditDatastore
+from runtime.audit_log.factory import READER, ROLE, URL, WAIT, AuditLogFactory
+from runtime.audit_log.mapper import Historic, Kept
+from runtime.audit_log.recorders import AuditApplicationRecorder
+from runtime.audit_log.subscription import Watch
 
 PAGE_EVENTS: Final = 500
 STRETCH: Final = 1_000_000
@@ -19,23 +24,64 @@ S = TypeVar("S")
 
 
 class History:
-    """One page of it is in memory at a time, however long it is. Synchronous: a door gives it a thread."""
+    """One page of it is in memory at a time, however long it is. Synchronous: a door gives it threads.
 
-    def __init__(self, recorder: ApplicationRecorder, mapper: Mapper[str]) -> None:
+    Events are told decoded, or, by what is named `read`, as they are stored. Raises the library's
+    OperationalError or InterfaceError when the database is away.
+    """
+
+    def __init__(self, recorder: AuditApplicationRecorder, mapper: Mapper[str]) -> None:
         self._recorder = recorder
         self._mapper = mapper
 
     @classmethod
     @contextmanager
-    def open(cls, url: str, role: str = READER) -> Iterator["History"]:
-        """Connects when something is read."""
-        env = {InfrastructureFactory.PERSISTENCE_MODULE: "runtime.audit_log", URL: url, ROLE: role}
-        with closing(InfrastructureFactory.construct(env)) as factory:
+    def open(cls, url: str, role: str = READER, *, wait_s: float = WAIT_S) -> Iterator["History"]:
+        """Connects when something is read, and waits so long for a database that is away."""
+        with closing(AuditLogFactory({URL: url, ROLE: role, WAIT: str(wait_s)})) as factory:
             yield cls(factory.application_recorder(), factory.mapper())
 
     def head(self) -> int:
         """The last position, 0 when the log is empty."""
         return self._recorder.max_notification_id() or 0
+
+    def incarnation(self) -> str:
+        return self._recorder.incarnation()
+
+    def heads(self, upto: int) -> Mapping[tuple[str, int], Mark]:
+        """The last event of each (context, lane) up to a position."""
+        return self._recorder.heads(upto)
+
+    def position_at(self, at: datetime) -> int:
+        """Of the last event recorded until then, 0 before the first: recorded_at grows with the position."""
+        before, after = 0, self.head() + 1
+        while after - before > 1:
+            middle = (before + after) // 2
+            [kept] = self.read(middle - 1, 1)
+            before, after = (middle, after) if kept.recorded_at <= at else (before, middle)
+        return before
+
+    def read(self, after: int, limit: int) -> Sequence[Kept]:
+        events = self._recorder.select_notifications(after, limit, inclusive_of_start=False)
+        return cast("Sequence[Kept]", events)
+
+    def read_stream(self, stream: str, *, after_version: int, limit: int) -> Sequence[Kept]:
+        events = self._recorder.select_events(stream, gt=after_version, limit=limit)
+        return cast("Sequence[Kept]", events)
+
+    def read_context(self, context: str, *, after: int, upto: int, limit: int) -> Sequence[Kept]:
+        """After one position, up to another."""
+        return self._recorder.select_context(context, gt=after, lte=upto, limit=limit)
+
+    def read_positions(self, positions: Sequence[int]) -> Sequence[Kept]:
+        return self._recorder.select_positions(positions)
+
+    def event(self, event_id: str) -> Kept | None:
+        return self._recorder.select_event(event_id)
+
+    def watch(self, grown: Callable[[], object]) -> Watch:
+        """To be started, and stopped."""
+        return Watch(cast("AuditDatastore", self._recorder.datastore), grown)
 
     def events(
         self, *, after: int = 0, upto: int | None = None, types: Sequence[str] = ()

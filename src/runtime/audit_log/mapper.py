@@ -23,13 +23,36 @@ from runtime.codec import decode, decode_metadata, encode, encode_metadata
 
 @dataclass(frozen=True)
 class Kept(Notification):
-    """A row of the log: the topic is the stored name of its event, the state its exact bytes."""
+    """A row of the log: the topic is the stored name of its event, the state its exact bytes.
+
+    Under the log's own names, too.
+    """
 
     event_id: str
     context: str
     lane: int
     metadata: bytes
     recorded_at: datetime
+
+    @property
+    def position(self) -> int:
+        return self.id
+
+    @property
+    def stream(self) -> str:
+        return str(self.originator_id)
+
+    @property
+    def version(self) -> int:
+        return self.originator_version
+
+    @property
+    def type(self) -> str:
+        return self.topic
+
+    @property
+    def data(self) -> bytes:
+        return self.state
 
 
 @dataclass(frozen=True)

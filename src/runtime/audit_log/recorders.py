@@ -1,13 +1,16 @@
 """The log as the library's recorders: its positions are the notification ids."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, LiteralString
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, Final, LiteralString, ParamSpec, TypeVar
 from uuid import UUID
 
 from eventsourcing.persistence import (
     AggregateRecorder,
     ApplicationRecorder,
     InterfaceError,
+    Notification,
     OperationalError,
     ProcessRecorder,
     ProgrammingError,
@@ -16,16 +19,19 @@ from eventsourcing.persistence import (
     Tracking,
 )
 from eventsourcing.postgres import PostgresDatastore, PostgresRecorder, PostgresTrackingRecorder
-from eventsourcing.utils import retry
 from psycopg import Cursor
 from psycopg.rows import DictRow, class_row
 
+from domain import CONTEXTS
+from domain.envelope import Mark
 from runtime.audit_log.appending import Appender, context_of
 from runtime.audit_log.mapper import Draft, Kept
 from runtime.audit_log.subscription import AuditSubscription
 
 LAST: Final = 2**63 - 1
 """No version and no position is higher."""
+PAUSE_S: Final = 0.2
+"""Before what was read in vain is read again."""
 _SELECT: Final[LiteralString] = (
     "select e.position as id, e.stream as originator_id, e.version as originator_version, e.type as topic,"
     " e.data as state, e.event_id::text as event_id, e.context, e.lane, e.metadata, e.recorded_at"
@@ -35,9 +41,49 @@ _OF_STREAM: Final[LiteralString] = (
     _SELECT + " where e.stream = %s and e.version > %s and e.version <= %s order by e.version"
 )
 _BY_POSITION: Final[LiteralString] = _SELECT + " where e.position > %s and e.position <= %s"
+# Rows are compared so that only a look-up in (context, lane, position) will do, one a lane.
+_OF_CONTEXT: Final[LiteralString] = (
+    _SELECT + " join (select found.position from log.settings s"
+    " cross join generate_series(0, s.lanes - 1) as l (lane)"
+    " cross join lateral (select p.position from log.events p"
+    "   where (p.context, p.lane, p.position) > (%(context)s, l.lane::smallint, %(after)s)"
+    "   and (p.context, p.lane, p.position) <= (%(context)s, l.lane::smallint, %(upto)s)"
+    "   order by p.context, p.lane, p.position limit %(limit)s) found"
+    " order by found.position limit %(limit)s) f on f.position = e.position order by e.position"
+)
+_HEADS: Final[LiteralString] = (
+    "select h.context, h.lane, h.position, h.event_id::text as event_id"
+    " from unnest(%s::text[]) as c (context) cross join log.settings s"
+    " cross join generate_series(0, s.lanes - 1) as l (lane)"
+    " cross join lateral (select e.context, e.lane, e.position, e.event_id from log.events e"
+    "   where (e.context, e.lane, e.position) <= (c.context, l.lane::smallint, %s)"
+    "   order by e.context desc, e.lane desc, e.position desc limit 1) h"
+    " where (h.context, h.lane) = (c.context, l.lane)"
+)
 
-again = retry((InterfaceError, OperationalError), max_attempts=10, wait=0.2)
-"""Reading can be repeated; a write cannot: if its answer is lost, whether it was committed is unknown."""
+P = ParamSpec("P")
+R = TypeVar("R")
+_S = TypeVar("_S", bound=PostgresRecorder)
+
+
+def again(read: Callable[Concatenate[_S, P], R]) -> Callable[Concatenate[_S, P], R]:
+    """Reads again when a connection breaks, for as long as one is waited for.
+
+    A write cannot be repeated: if its answer is lost, whether it was committed is unknown.
+    """
+
+    @wraps(read)
+    def repeated(recorder: _S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        deadline = time.monotonic() + recorder.datastore.pool.timeout
+        while True:
+            try:
+                return read(recorder, *args, **kwargs)
+            except (InterfaceError, OperationalError):
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(PAUSE_S)
+
+    return repeated
 
 
 class AuditAggregateRecorder(PostgresRecorder, AggregateRecorder):
@@ -82,7 +128,9 @@ class AuditAggregateRecorder(PostgresRecorder, AggregateRecorder):
         versions = (0 if gt is None else gt, LAST if lte is None else lte)
         return self._kept(statement, (str(originator_id), *versions, limit))
 
-    def _kept(self, statement: LiteralString, parameters: Sequence[object]) -> list[Kept]:
+    def _kept(
+        self, statement: LiteralString, parameters: Sequence[object] | Mapping[str, object]
+    ) -> list[Kept]:
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=class_row(Kept)) as cursor,
@@ -106,7 +154,7 @@ class AuditApplicationRecorder(AuditAggregateRecorder, ApplicationRecorder):
         topics: Sequence[str] = (),
         *,
         inclusive_of_start: bool = True,
-    ) -> Sequence[Kept]:
+    ) -> Sequence[Notification]:
         """In the order of the log; `topics` are stored names, for which the log is read along."""
         after = 0 if start is None else start - inclusive_of_start
         statement: LiteralString = _BY_POSITION
@@ -118,10 +166,43 @@ class AuditApplicationRecorder(AuditAggregateRecorder, ApplicationRecorder):
 
     @again
     def max_notification_id(self) -> int | None:
+        [row] = self._rows("select max(position) as head from log.events", ())
+        head: int | None = row["head"]
+        return head
+
+    @again
+    def select_event(self, event_id: str) -> Kept | None:
+        kept = self._kept(_SELECT + " where e.event_id = %s::uuid", (event_id,))
+        return kept[0] if kept else None
+
+    @again
+    def select_positions(self, positions: Sequence[int]) -> Sequence[Kept]:
+        """In the order of the log."""
+        return self._kept(_SELECT + " where e.position = any (%s) order by e.position", (list(positions),))
+
+    @again
+    def select_context(self, context: str, *, gt: int, lte: int, limit: int) -> Sequence[Kept]:
+        """In the order of the log: its lanes, merged."""
+        bounds = {"context": context, "after": gt, "upto": lte, "limit": limit}
+        return self._kept(_OF_CONTEXT, bounds)
+
+    @again
+    def heads(self, upto: int) -> Mapping[tuple[str, int], Mark]:
+        """The last event of each (context, lane) up to a position."""
+        rows = self._rows(_HEADS, (sorted(set(CONTEXTS.values())), upto))
+        return {(row["context"], row["lane"]): Mark(row["position"], row["event_id"]) for row in rows}
+
+    @again
+    def incarnation(self) -> str:
+        [row] = self._rows(
+            "select id::text as id from log.incarnations order by from_position desc, timeline desc limit 1",
+            (),
+        )
+        return str(row["id"])
+
+    def _rows(self, statement: LiteralString, parameters: Sequence[object]) -> list[DictRow]:
         with self.datastore.get_connection() as connection:
-            [row] = connection.execute("select max(position) as head from log.events").fetchall()
-            head: int | None = row["head"]
-            return head
+            return connection.execute(statement, parameters).fetchall()
 
     def subscribe(
         self, gt: int | None = None, topics: Sequence[str] = ()

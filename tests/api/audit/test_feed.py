@@ -131,7 +131,7 @@ async def test_a_stream_is_read_by_its_index(doors: Doors, monkeypatch: pytest.M
     async def scanned(*_: object) -> list[StoredEvent]:
         raise AssertionError("the whole log is read")
 
-    monkeypatch.setattr(doors.reader, "read", scanned)
+    monkeypatch.setattr(doors.history, "read", scanned)
     assert len(await asked(doors, stream="sku-FED-5")) == 1
 
 
@@ -177,7 +177,7 @@ async def test_finding_the_beginning_takes_only_so_long(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(feed, "FIND_SECONDS", 0.05)
-    monkeypatch.setattr(doors.reader, "head", never)
+    monkeypatch.setattr(doors.history, "head", never)
     refused = await doors.audit.send("GET", "/feed")
     assert (refused.status_code, refused.json()["code"]) == (503, "timed_out")
 
@@ -345,6 +345,6 @@ async def test_a_batch_says_up_to_where_it_goes(doors: Doors, monkeypatch: pytes
     monkeypatch.setattr(_feeding, "BATCH_EVENTS", 4)
     await doors.write.product("UPTO-1")
     head = (await doors.reader.head()).position
-    batches = [batch async for batch in until(doors.reader, Filter(), head - 6, head - 1)]
+    batches = [batch async for batch in until(doors.history, Filter(), head - 6, head - 1)]
     assert [batch.upto for batch in batches] == [head - 2, head - 1]
     assert [event.position for batch in batches for event in batch.events] == list(range(head - 5, head))

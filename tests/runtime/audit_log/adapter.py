@@ -96,7 +96,7 @@ class AdaptedApplicationRecorder(_Adapted, AuditApplicationRecorder):
         found = super().select_notifications(
             start, limit, stop, topics, inclusive_of_start=inclusive_of_start
         )
-        return [_numbered(kept) for kept in found]
+        return [_numbered(_kept(stored)) for stored in found]
 
 
 class AdaptedProcessRecorder(AuditProcessRecorder, AdaptedApplicationRecorder):
