@@ -18,7 +18,7 @@ from api._operation import Problem
 from api.bodies import escaped
 from api.heads import HeadAsGet
 from api.limits import Admission
-from api.ports import Surroundings
+from api.ports import Bearable, Surroundings
 from api.problem_pages import pages
 from api.problems import (
     INTERNAL_ERROR,
@@ -144,7 +144,7 @@ def _health(around: Surroundings) -> APIRouter:
                 wrong = await around.ready()
         except TimeoutError:
             wrong = {"door": f"no answer within {READY_SECONDS:.0f} seconds"}
-        ready = not any(wrong.values())
+        ready = all(reason is None or isinstance(reason, Bearable) for reason in wrong.values())
         checks = {name: reason or "well" for name, reason in wrong.items()}
         status = "ready" if ready else "not ready"
         return JSONResponse({"status": status, "checks": checks}, 200 if ready else 503)

@@ -7,6 +7,14 @@ from typing import Protocol
 from api.auth import Tokens
 
 NewId = Callable[[], str]
+
+
+class Bearable(str):
+    """What is wrong with a thing without which the door still answers, slower."""
+
+    __slots__ = ()
+
+
 Ready = Callable[[], Awaitable[Mapping[str, str | None]]]
 """What is wrong with each thing the door depends on, None where it is well. Never raises."""
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from projections.event_index import EVENT_INDEX
 from projections.order_detail import ORDER_DETAIL
 from projections.order_list import ORDER_LIST
 from projections.ports import ReadModel
@@ -17,4 +18,5 @@ READ_MODELS: Final[tuple[ReadModel[Any], ...]] = (
     ORDER_DETAIL,
     ORDER_LIST,
     SALES_DAILY,
+    EVENT_INDEX,
 )

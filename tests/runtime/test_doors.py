@@ -1,6 +1,8 @@
 """How the doors say that what they stand on is gone."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import psycopg
@@ -11,6 +13,7 @@ import runtime.postgres
 from api.audit import create_app as create_audit_app
 from api.read import create_app as create_read_app
 from runtime import audit_api, read_api
+from runtime.audit_index import AuditIndex
 from runtime.audit_log import threaded
 from runtime.audit_log.threaded import ThreadedHistory
 from runtime.log.reading import LogReader
@@ -47,13 +50,20 @@ async def test_without_its_database_the_read_door_is_unavailable(nowhere: str) -
         assert await read_api.readiness(rows) == {"read models": "cannot be reached"}
 
 
+@asynccontextmanager
+async def audit_door(log_url: str, read_url: str) -> AsyncIterator[tuple[ThreadedHistory, AuditIndex]]:
+    async with ThreadedHistory.open(log_url) as history, AuditIndex.open(read_url, history) as index:
+        yield history, index
+
+
 async def test_without_the_log_the_audit_door_is_unavailable(nowhere: str) -> None:
-    async with ThreadedHistory.open(nowhere) as history:
-        app = create_audit_app(history, surroundings(), unavailable=audit_api.UNAVAILABLE)
+    async with audit_door(nowhere, nowhere) as (history, index):
+        app = create_audit_app(history, index, surroundings(), unavailable=audit_api.UNAVAILABLE)
         caller = Caller(app, DOCUMENTS["audit"])
         async with caller.http:
-            assert_unavailable(await caller.send("GET", f"/events/{ID}"))
-        assert await audit_api.readiness(history) == {"log": "cannot be reached"}
+            for path in (f"/events/{ID}", f"/events/{ID}/causes", "/streams/order-x", "/feed"):
+                assert_unavailable(await caller.send("GET", path))
+        assert (await audit_api.readiness(history, index))["log"] == "cannot be reached"
 
 
 async def test_the_read_door_is_ready_once_its_read_models_have_caught_up(
@@ -65,21 +75,38 @@ async def test_the_read_door_is_ready_once_its_read_models_have_caught_up(
         assert set((await read_api.readiness(rows)).values()) == {"has not caught up with the log yet"}
 
 
-async def test_the_audit_door_is_ready_once_the_log_is_there(new_database: Callable[[], str]) -> None:
+async def test_the_audit_door_is_ready_once_the_log_is_there_whatever_its_index_is(
+    new_database: Callable[[], str], nowhere: str
+) -> None:
     url = new_database()
     await migrate(url, "log")
-    async with ThreadedHistory.open(url) as history:
-        assert await audit_api.readiness(history) == {"log": None}
+    await migrate(url, "read")
+    for read_url, wrong in ((url, "has not caught up"), (nowhere, "cannot be reached")):
+        async with audit_door(url, read_url) as (history, index):
+            found = await audit_api.readiness(history, index)
+            assert found["log"] is None
+            assert str(found["event index"]).startswith(wrong)
+
+            async def ready(found: Mapping[str, str | None] = found) -> Mapping[str, str | None]:
+                return found
+
+            app = create_audit_app(history, index, replace(surroundings(), ready=ready))
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://door"
+            ) as client:
+                answer = await client.get("/readyz")
+            assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+            assert answer.json()["checks"]["event index"].startswith(wrong)
 
 
 async def test_a_connection_that_is_cut_is_replaced(new_database: Callable[[], str]) -> None:
     url = new_database()
     await migrate(url, "log")
-    async with ThreadedHistory.open(url) as history:
+    async with audit_door(url, url) as (history, index):
         await history.head()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid()"
             )
-        assert await audit_api.readiness(history) == {"log": None}
+        assert (await audit_api.readiness(history, index))["log"] is None

@@ -22,6 +22,7 @@ from api.write import create_app
 from commands.ports import Log, Rules
 from commands.shop import Shop
 from domain.envelope import Token
+from runtime.audit_index import AuditIndex
 from runtime.audit_log.threaded import ThreadedHistory
 from runtime.ids import CountingIds, FixedClock
 from runtime.log.memory import MemoryLog
@@ -172,6 +173,7 @@ class Doors:
     log: PostgresLog
     reader: LogReader
     history: ThreadedHistory
+    index: AuditIndex
 
     async def seen(self, path: str, after: httpx.Response | None = None, **more: Any) -> httpx.Response:
         """The answer to a query that waits for what a command wrote; without one, for all of the log."""
@@ -197,15 +199,17 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
     ):
         projector = Projector(reader, pool, servers="")
         past = PastRows(rows, reader)
+        index = AuditIndex(rows, history)
         await projector._prepare()
         watching = tasks.create_task(projector._watch())  # all of it but Kafka
         doors = Doors(
             WriteDoor(log),
             Caller(create_read_app(past, past, surroundings()), DOCUMENTS["read"]),
-            Caller(create_audit_app(history, surroundings()), DOCUMENTS["audit"]),
+            Caller(create_audit_app(history, index, surroundings()), DOCUMENTS["audit"]),
             log,
             reader,
             history,
+            index,
         )
         async with doors.write.http, doors.read.http, doors.audit.http:
             yield doors

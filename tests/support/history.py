@@ -15,6 +15,7 @@ from domain.values import Event, Money
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDER_SHARE, RESERVE_SHARE = 0.3, 0.5
+SYSTEM = Actor("system", "test")
 
 Facts = list[tuple[str, Event]]
 
@@ -32,7 +33,9 @@ class Writer:
         self._tips: dict[str, Tip] = {}
         self._written = 0
 
-    async def append(self, *facts: tuple[str, Event]) -> tuple[Recorded, ...]:
+    async def append(
+        self, *facts: tuple[str, Event], actor: Actor = SYSTEM, correlation_id: str | None = None
+    ) -> tuple[Recorded, ...]:
         events = []
         for stream, event in facts:
             self._written += 1
@@ -43,9 +46,9 @@ class Writer:
                 events=events,
                 metadata=Metadata(
                     NOON + timedelta(seconds=self._written),
-                    Actor("system", "test"),
+                    actor,
                     command_id=uuid_of(2, self._written),
-                    correlation_id=uuid_of(2, self._written),
+                    correlation_id=correlation_id or uuid_of(2, self._written),
                 ),
                 digest=None,
                 fingerprint=None,

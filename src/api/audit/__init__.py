@@ -9,7 +9,7 @@ from api._app import PREFIX, make_app
 from api.audit._query import REFUSALS
 from api.audit.events import events
 from api.audit.feed import MAX_FEEDS, PATH, feeds
-from api.audit.ports import History
+from api.audit.ports import History, Index
 from api.audit.streams import streams
 from api.ports import Surroundings
 from api.problems import UNAVAILABLE
@@ -20,7 +20,7 @@ REQUEST_SECONDS: Final = 20.0
 
 
 def create_app(
-    history: History, around: Surroundings, *, unavailable: tuple[type[Exception], ...] = ()
+    history: History, index: Index, around: Surroundings, *, unavailable: tuple[type[Exception], ...] = ()
 ) -> FastAPI:
     """`unavailable`: what `history` raises when it cannot be asked."""
     refusals = {**REFUSALS, **dict.fromkeys(unavailable, UNAVAILABLE)}
@@ -32,5 +32,6 @@ def create_app(
         request_seconds=REQUEST_SECONDS,
         streamed={PREFIX + PATH},
         history=history,
+        index=index,
         feeds=asyncio.Semaphore(MAX_FEEDS),
     )

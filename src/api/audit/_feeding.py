@@ -1,15 +1,14 @@
 """How a feed is read from the log batch by batch, and sent for as long as somebody reads it.
 
-A stream is read by its own index. Every other filter is looked for in all events after the position: what is
-rare in a long history takes as long as reading that history.
+A stream is read by its own index, a context by its lanes. Where the events of a category, type, actor or
+correlation are, the index of events says, a stretch of the log at a time; they are read from the log, and
+judged by the filter. What the index does not say, reading along finds, in its time.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
@@ -17,41 +16,20 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.audit._query import rendered
-from api.audit.ports import History, HistoryEvent
+from api.audit.ports import Filter, History, HistoryEvent, Index
 
 NDJSON: Final = "application/x-ndjson"
 SERVER_SENT: Final = "text/event-stream"
 BATCH_EVENTS: Final = 500
+STRETCH: Final = 200_000
+"""How far a question to the index goes at most: what few events are at once may be looked for in many."""
+MAX_POSITIONS: Final = 10 * BATCH_EVENTS
+"""Of one answer of the index."""
 HEARTBEAT_SECONDS: Final = 15.0
 SILENCE_SECONDS: Final = 60.0
 """How long the client may read nothing."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """All that are said must hold. `actor`: its type and id."""
-
-    context: str | None = None
-    category: str | None = None
-    type: str | None = None
-    stream: str | None = None
-    actor: tuple[str, str] | None = None
-    correlation: str | None = None
-
-    def takes(self, event: HistoryEvent) -> bool:
-        if self.context not in {None, event.context} or self.type not in {None, event.type}:
-            return False
-        if self.category not in {None, event.stream.partition("-")[0]}:
-            return False
-        if self.stream not in {None, event.stream}:
-            return False
-        if self.actor is None and self.correlation is None:
-            return True
-        metadata = json.loads(event.metadata)
-        actor = metadata["actor"]["type"], metadata["actor"]["id"]
-        return self.actor in {None, actor} and self.correlation in {None, metadata["correlation_id"]}
 
 
 class Batch(NamedTuple):
@@ -61,23 +39,65 @@ class Batch(NamedTuple):
     events: Sequence[HistoryEvent]
 
 
-async def until(log: History, wanted: Filter, after: int, upto: int) -> AsyncGenerator[Batch]:
+async def until(log: History, index: Index, wanted: Filter, after: int, upto: int) -> AsyncGenerator[Batch]:
     """What is wanted after one position and up to another."""
-    stream = wanted.stream
-    version = await _version_at(log, stream, after) if stream is not None and after < upto else 0
+    if wanted.stream is not None:
+        reading = _stream(log, wanted.stream, after, upto)
+    elif wanted == Filter(wanted.context):
+        reading = _along(log, wanted.context, after, upto)
+    else:
+        reading = _found(log, index, wanted, after, upto)
+    async with aclosing(reading):
+        async for batch in reading:
+            yield Batch(batch.upto, [event for event in batch.events if wanted.takes(event)])
+
+
+async def _stream(log: History, stream: str, after: int, upto: int) -> AsyncGenerator[Batch]:
+    version = await _version_at(log, stream, after) if after < upto else 0
     while after < upto:
-        if stream is None:
-            events = await log.read(after, BATCH_EVENTS)
-        else:
-            events = await log.read_stream(stream, after_version=version, limit=BATCH_EVENTS)
+        events = await log.read_stream(stream, after_version=version, limit=BATCH_EVENTS)
         version = events[-1].version if events else version
         after = min(events[-1].position, upto) if len(events) == BATCH_EVENTS else upto
-        yield Batch(after, [event for event in events if event.position <= upto and wanted.takes(event)])
+        yield Batch(after, [event for event in events if event.position <= upto])
 
 
-async def for_ever(log: History, wanted: Filter, after: int, head: int) -> AsyncGenerator[Batch]:
+async def _along(log: History, context: str | None, after: int, upto: int) -> AsyncGenerator[Batch]:
+    while after < upto:
+        if context is None:
+            events = await log.read(after, min(BATCH_EVENTS, upto - after))
+        else:
+            events = await log.read_context(context, after=after, upto=upto, limit=BATCH_EVENTS)
+        after = events[-1].position if len(events) == BATCH_EVENTS else upto
+        yield Batch(after, events)
+
+
+async def _found(log: History, index: Index, wanted: Filter, after: int, upto: int) -> AsyncGenerator[Batch]:
+    while after < upto:
+        stop = min(after + STRETCH, upto)
+        positions = await index.positions(wanted, after=after, upto=stop, limit=MAX_POSITIONS)
+        if positions is None:
+            reading = _along(log, wanted.context, after, stop)
+        else:
+            stop = positions[-1] if len(positions) == MAX_POSITIONS else stop
+            reading = _at(log, positions, stop)
+        async with aclosing(reading):
+            async for batch in reading:
+                yield batch
+        after = stop
+
+
+async def _at(log: History, positions: Sequence[int], upto: int) -> AsyncGenerator[Batch]:
+    for first in range(0, len(positions), BATCH_EVENTS):
+        page = positions[first : first + BATCH_EVENTS]
+        yield Batch(page[-1], await log.read_positions(page))
+    yield Batch(upto, [])
+
+
+async def for_ever(
+    log: History, index: Index, wanted: Filter, after: int, head: int
+) -> AsyncGenerator[Batch]:
     """What is wanted after a position, and all that comes after `head`."""
-    async with aclosing(until(log, wanted, after, head)) as past:
+    async with aclosing(until(log, index, wanted, after, head)) as past:
         async for batch in past:
             yield batch
     async with aclosing(log.subscribe(max(after, head), BATCH_EVENTS)) as coming:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api._operation import header, operation
-from api.audit._feeding import NDJSON, SERVER_SENT, Feed, Filter, for_ever, lines, server_sent, until
+from api.audit._feeding import NDJSON, SERVER_SENT, Feed, for_ever, lines, server_sent, until
 from api.audit._query import Event, Log, router
-from api.audit.ports import History
+from api.audit.ports import Filter, History, Index
 from api.audit.streams import MAX_STREAM_CHARS, STREAM_PATTERN
 from api.problems import (
     INVALID_FEED_POSITION,
@@ -114,9 +114,10 @@ async def feed_of(request: Request, log: Log, asked: Annotated[Asked, Depends(_a
     running: asyncio.Semaphore = request.app.state.feeds
     if running.locked():
         raise Refused(OVERLOADED, f"At most {MAX_FEEDS} feeds at once.")
+    index: Index = request.app.state.index
     if live:
-        return Feed(server_sent(for_ever(log, asked.wanted, after, head)), SERVER_SENT, {}, running)
-    chunks = lines(until(log, asked.wanted, after, upto), asked.limit)
+        return Feed(server_sent(for_ever(log, index, asked.wanted, after, head)), SERVER_SENT, {}, running)
+    chunks = lines(until(log, index, asked.wanted, after, upto), asked.limit)
     return Feed(chunks, NDJSON, {"As-Of-Position": str(upto)}, running)
 
 

@@ -12,8 +12,9 @@ import pytest
 from doors import TOKENS, Doors, order_of
 
 from api.audit import _feeding, feed
-from api.audit._feeding import Batch, Filter, lines, until
+from api.audit._feeding import Batch, lines, until
 from api.audit._query import rendered
+from api.audit.ports import Filter
 from runtime.log.reading import StoredEvent
 
 pytestmark = pytest.mark.anyio
@@ -345,6 +346,6 @@ async def test_a_batch_says_up_to_where_it_goes(doors: Doors, monkeypatch: pytes
     monkeypatch.setattr(_feeding, "BATCH_EVENTS", 4)
     await doors.write.product("UPTO-1")
     head = (await doors.reader.head()).position
-    batches = [batch async for batch in until(doors.history, Filter(), head - 6, head - 1)]
+    batches = [batch async for batch in until(doors.history, doors.index, Filter(), head - 6, head - 1)]
     assert [batch.upto for batch in batches] == [head - 2, head - 1]
     assert [event.position for batch in batches for event in batch.events] == list(range(head - 5, head))
