@@ -9,7 +9,6 @@ import pytest
 from history import history, uuid_of
 from read_side import ReadSide, running
 
-import runtime.postgres
 from api.audit import _feeding
 from api.audit._feeding import until
 from api.audit.ports import Filter, HistoryEvent, Index
