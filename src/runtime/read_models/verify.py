@@ -2,13 +2,12 @@
 
 All at one cut: a single snapshot holds the rows and the checkpoints of every lane, and the log is folded up
 to those, lane by lane; by the law of interleaving that gives the same rows as the log's own order. Traffic
-may go on meanwhile. Rows are compared in shares of some ten thousand, so that memory is bounded, and the log
-is read once for each share: through the library `eventsourcing`, so that what serves the rows and what checks
-them do not read alike.
+may go on meanwhile. The log is read once, through the library `eventsourcing`, so that what serves the rows
+and what checks them do not read alike; the rows are folded on a shelf, so that memory is bounded, and compared
+with those that are served in the order of their keys.
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,13 +23,11 @@ from runtime.audit_log.history import History
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.read_models.builds import Lane, marks_of, served_of
-from runtime.read_models.folding import Model, Parts, fold, keys_of
+from runtime.read_models.folding import Model, fold, keys_of
+from runtime.read_models.shelf import Shelf
 from runtime.read_models.tables import Table
 
 _ROLE: Final = "tallybook_reader"
-ROWS_AT_ONCE: Final = 50_000
-MAX_SHARES: Final = 256
-"""A share is told by a byte."""
 PAGE_EVENTS: Final = 1_000
 PAGE_ROWS: Final = 1_000
 MAX_TOLD: Final = 20
@@ -113,22 +110,13 @@ class Cut:
             [(rows,)] = await counted.fetchall()
             yield cls(connection, table, marks, rows)
 
-    @property
-    def shares(self) -> int:
-        return min(self.rows // ROWS_AT_ONCE + 1, MAX_SHARES)
-
-    async def stored(self, share: int) -> AsyncIterator[tuple[str, Any]]:
-        """Key and row of each row of a share; None for one that is not shown."""
+    async def stored(self) -> AsyncIterator[tuple[str, Any]]:
+        """Key and row of each row, in the order of their keys; None for one that is not shown."""
         names = [column.name for column in self._table.columns]
-        query = sql.SQL(
-            "select {key}, shown, {columns} from {table}"
-            " where get_byte(sha256(convert_to({key}, 'UTF8')), 0) %% {shares} = {share}"
-        ).format(
+        query = sql.SQL("select {key}, shown, {columns} from {table} order by {key}").format(
             key=self._table.key.identifier,
             columns=sql.SQL(", ").join(column.identifier for column in self._table.columns),
             table=self._table.identifier,
-            shares=self.shares,
-            share=share,
         )
         async with self._connection.cursor(name="verify") as cursor:
             cursor.itersize = PAGE_ROWS
@@ -136,25 +124,29 @@ class Cut:
                 row = dict(zip(names, values, strict=True))
                 yield key, msgspec.convert(row, self._table.model.row) if shown else None
 
-    def in_share(self, share: int) -> Callable[[str], bool]:
-        return lambda key: hashlib.sha256(key.encode()).digest()[0] % self.shares == share
-
 
 async def verify(history: History, url: str, model: Model, progress: Progress) -> Verified:
     """Every row of what is served, from zero. Raises NothingServed, and what a fold refuses."""
     async with Cut.of(url, model) as cut:
         verified = Verified(model.name, cut.rows, max(m.position for m in cut.marks.values()), 0, [])
-        for share in range(cut.shares):
-            rows: dict[str, Parts] = {}
+        with Shelf.open() as shelf:
             async for events in _events(history, model, cut.marks):
-                fold(model, rows, events, cut.in_share(share))
+                rows = shelf.take({key for one in events for key in keys_of(model, one)})
+                changed = fold(model, rows, events)
+                shelf.put({key: rows[key] for key in changed})
                 progress(len(events))
-            async for key, stored in cut.stored(share):
-                parts = rows.pop(key, None)
-                _compare(
-                    verified, key, stored, model.combine(parts) if parts else None, there=parts is not None
-                )
-            for key, parts in rows.items():
+            expected = shelf.in_order()
+            coming = next(expected, None)
+            async for key, stored in cut.stored():
+                while coming and coming[0] < key:
+                    _compare(verified, coming[0], None, model.combine(coming[1]), there=False)
+                    coming = next(expected, None)
+                if coming and coming[0] == key:
+                    _compare(verified, key, stored, model.combine(coming[1]), there=True)
+                    coming = next(expected, None)
+                else:
+                    _compare(verified, key, stored, None, there=False)
+            for key, parts in (coming, *expected) if coming else ():
                 _compare(verified, key, None, model.combine(parts), there=False)
         if verified.told:
             await find_events(history, model, cut.marks, verified.told)
