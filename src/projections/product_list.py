@@ -31,9 +31,8 @@ NAME_CHARS: Final = 100
 class ProductSummary:
     """`price_minor` is in `currency`: both None without a price in the listing currency.
 
-    `prices`: the lowest by currency. `available`: units, everywhere. `version` is the product stream's.
-    What lists are sorted and searched by: `name`, the title without case and accents; `listed_at`, when it
-    was published, else drafted; `words`, the titles, brand and category.
+    `prices`: the lowest by currency. They are those in force when the product or one of its prices last
+    changed. `available`: units of all variants at all locations. `version` is the product stream's.
     """
 
     product_id: str
@@ -52,6 +51,16 @@ class ProductSummary:
     drafted_at: datetime
     published_at: datetime | None
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedProduct(ProductSummary):
+    """And what lists are sorted and searched by.
+
+    `name`: the title without case and accents. `words`: the titles, brand and category. `listed_at`: when it
+    was published, else drafted.
+    """
+
     name: str
     words: str
     listed_at: datetime
@@ -110,7 +119,7 @@ def _draft(event: product.ProductDrafted, at: datetime) -> Draft:
     )
 
 
-def combine(parts: Mapping[str, ListedPart | PricePart | StockPart]) -> ProductSummary | None:
+def combine(parts: Mapping[str, ListedPart | PricePart | StockPart]) -> ListedProduct | None:
     listed = next((part for part in parts.values() if isinstance(part, ListedPart)), None)
     if listed is None or listed.draft is None:
         return None
@@ -119,7 +128,7 @@ def combine(parts: Mapping[str, ListedPart | PricePart | StockPart]) -> ProductS
     currency = listed.currency or min(prices, default=None)
     available = sum(part.available for part in parts.values() if isinstance(part, StockPart))
     texts = [*(draft.title[language] for language in sorted(draft.title)), draft.brand, draft.category]
-    return ProductSummary(
+    return ListedProduct(
         product_id=draft.product_id,
         slug=draft.slug,
         status=product.ProductStatus.PUBLISHED if listed.published_at else product.ProductStatus.DRAFT,
@@ -160,7 +169,7 @@ def _name(title: Mapping[str, str]) -> str:
 
 PRODUCT_LIST = ReadModel(
     name="product_list",
-    row=ProductSummary,
+    row=ListedProduct,
     folds={
         product.PRODUCT.category: evolve_product,
         price.PRICE.category: evolve_price,
@@ -246,7 +255,7 @@ async def products_of(
     *,
     behind: tuple[str | int | datetime, str] | None = None,
     limit: int,
-) -> Answer[ProductSummary]:
+) -> Answer[ListedProduct]:
     """The first `limit` products, or those behind the one with this name, price or time, and id."""
     given = {name: getattr(wanted, name) for name in (*_FOR_EVER, *_TODAY)}
     parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

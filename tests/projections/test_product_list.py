@@ -10,7 +10,7 @@ from domain.price import PriceSet
 from domain.product import ProductDrafted, ProductPublished, ProductStatus, VariantAdded
 from domain.stock import Reference, StockReceived
 from domain.values import Event, category_of
-from projections.product_list import NAME_CHARS, PRODUCT_LIST, ProductSummary
+from projections.product_list import NAME_CHARS, PRODUCT_LIST, ListedProduct
 from runtime.read_models.folding import fold
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -45,7 +45,7 @@ def stream_of(event: Event) -> str:
             return "product-p1"
 
 
-def listed(*events: Given) -> ProductSummary:
+def listed(*events: Given) -> ListedProduct:
     parts: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for given in events:
@@ -56,7 +56,7 @@ def listed(*events: Given) -> ProductSummary:
         context = CONTEXTS[category_of(stream)]
         fold(PRODUCT_LIST, parts, [Recorded(1, stream, version, "e", context, 0, event, metadata, at)])
     row = PRODUCT_LIST.combine(parts["p1"])
-    assert isinstance(row, ProductSummary)
+    assert isinstance(row, ListedProduct)
     return row
 
 
@@ -72,7 +72,7 @@ def test_a_row_is_what_a_list_shows_of_a_product() -> None:
         received("v1", "MAIN", 5),
         received("v1", "BER", 2),
         received("v2", "MAIN", 1),
-    ) == ProductSummary(
+    ) == ListedProduct(
         product_id="p1",
         slug="blue-mug",
         status=ProductStatus.PUBLISHED,

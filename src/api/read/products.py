@@ -12,47 +12,29 @@ from api.read._query import REFUSALS, REVALIDATED, Call, Rendering, query, route
 from domain.product import ProductStatus, UnknownProduct
 from domain.values import ID_PATTERN, MAX_AMOUNT_MINOR, SLUG_PATTERN, FieldError
 from projections.product_detail import ProductDetail, product_of, product_with_slug
-from projections.product_list import SORTED_BY, ProductFilter, ProductSummary, Sort, products_of
+from projections.product_list import (
+    SORTED_BY,
+    ListedProduct,
+    ProductFilter,
+    ProductSummary,
+    Sort,
+    products_of,
+)
 
 MAX_TEXT_CHARS: Final = 200
 
 products = router()
 
 
-class ListedProduct(BaseModel):
-    """`price_minor`: the lowest of its variants in `currency`, which it was published in.
-
-    It is the price in force when the product or one of its prices last changed; `prices` has the same for
-    every currency. `available`: units of all variants at all locations.
-    """
-
-    product_id: str
-    slug: str
-    status: ProductStatus
-    title: dict[str, str]
-    brand: str | None
-    department: str | None
-    category: str | None
-    currency: str | None
-    price_minor: int | None
-    prices: dict[str, int]
-    available: int
-    in_stock: bool
-    variants: int
-    drafted_at: datetime
-    published_at: datetime | None
-    version: int
-
-
 class Products(BaseModel):
     """`next`: the cursor of the next page, null on the last."""
 
-    products: list[ListedProduct]
+    products: list[ProductSummary]
     next: str | None
 
 
 _ONE: Final = Rendering[ProductDetail](ProductDetail, cache=REVALIDATED)
-_SOME: Final = Rendering[ProductSummary](Products, cache=REVALIDATED)
+_SOME: Final = Rendering[ListedProduct](Products, cache=REVALIDATED)
 _AT: Final[Mapping[Sort, Callable[[str], str | int | datetime]]] = {
     "name": str,
     "newest": datetime.fromisoformat,
@@ -121,7 +103,7 @@ async def listed(
     answer = await products_of(call.rows, wanted, call.ask, behind=behind, limit=limit)
     rows = [versioned.row for versioned in answer.rows]
     page = Products(
-        products=[ListedProduct.model_validate(row, from_attributes=True) for row in rows],
+        products=[*rows],
         next=cursor_of(question, key_at(getattr(rows[-1], SORTED_BY[wanted.sort]), rows[-1].product_id))
         if len(rows) == limit
         else None,

@@ -323,8 +323,8 @@ async def test_why_is_this_three(doors: Doors) -> None:
     listed = (await doors.seen(f"/orders/{order}/listing/explain", placed)).json()
     assert (listed["read_model"], listed["key"]) == ("order_list", order)
     assert listed["steps"][0]["value"]["lines"] == 1
-    shown = {"field": "price_minor"}
-    price = (await doors.seen(f"/products/{ids['product_id']}/listing/explain", placed, params=shown)).json()
+    path = f"/products/{ids['product_id']}/listing/explain"
+    price = (await doors.seen(path, params={"field": "price_minor"})).json()
     assert (price["read_model"], price["key"]) == ("product_list", ids["product_id"])
     assert [(step["type"], step["value"]) for step in price["steps"]] == [("price.set.v1", 500)]
     product = (await doors.seen(f"/products/{ids['product_id']}/explain", placed, params={"limit": 2})).json()

@@ -18,8 +18,8 @@ from projections.ports import Answer, Ask, ReadModel, Rows, Versioned
 from projections.product_list import (
     PRODUCT_LIST,
     SORTED_BY,
+    ListedProduct,
     ProductFilter,
-    ProductSummary,
     Sort,
     products_of,
 )
@@ -36,7 +36,7 @@ SHELVES: Final = (None, "a", "b")
 BY_PRICE: Final = ("cheapest", "dearest")
 
 
-def products() -> list[ProductSummary]:
+def products() -> list[ListedProduct]:
     """Few values of everything, so that there are ties."""
     chance = random.Random(3)  # noqa: S311 - rows to be sorted
     made = []
@@ -44,7 +44,7 @@ def products() -> list[ProductSummary]:
         at = NOON + timedelta(hours=chance.randrange(9))
         currency = chance.choice([None, "EUR", "EUR", "USD"])
         made.append(
-            ProductSummary(
+            ListedProduct(
                 product_id=f"p{number}",
                 slug=f"s{number}",
                 status=chance.choice([ProductStatus.DRAFT, ProductStatus.PUBLISHED, ProductStatus.PUBLISHED]),
@@ -129,7 +129,7 @@ FILTERS: Final = st.builds(
 )
 
 
-def satisfies(row: ProductSummary, wanted: ProductFilter) -> bool:
+def satisfies(row: ListedProduct, wanted: ProductFilter) -> bool:
     price, low, high = row.price_minor, wanted.price_from, wanted.price_to
     asked = replace(wanted, sort="name", price_from=None, price_to=None, words=None)
     plain = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name != "sort"}
@@ -141,7 +141,7 @@ def satisfies(row: ProductSummary, wanted: ProductFilter) -> bool:
     )
 
 
-def place(row: ProductSummary, sort: Sort) -> tuple[Any, str]:
+def place(row: ListedProduct, sort: Sort) -> tuple[Any, str]:
     return getattr(row, SORTED_BY[sort]), row.product_id
 
 
@@ -158,7 +158,7 @@ async def test_pages_give_every_product_once_in_order(
         reverse=wanted.sort in ("newest", "dearest"),
     )
     for rows in both:
-        walked: list[ProductSummary] = []
+        walked: list[ListedProduct] = []
         behind = None
         for _ in range(ROWS):
             page = (await products_of(rows, wanted, Ask(), behind=behind, limit=limit)).rows
