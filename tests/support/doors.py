@@ -174,6 +174,7 @@ class Doors:
     reader: LogReader
     history: ThreadedHistory
     index: AuditIndex
+    log_url: str
 
     async def seen(self, path: str, after: httpx.Response | None = None, **more: Any) -> httpx.Response:
         """The answer to a query that waits for what a command wrote; without one, for all of the log."""
@@ -210,6 +211,7 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
             reader,
             history,
             index,
+            log_url,
         )
         async with doors.write.http, doors.read.http, doors.audit.http:
             yield doors

@@ -3,18 +3,22 @@
 import asyncio
 import json
 import tracemalloc
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from doors import TOKENS, Doors, order_of
 
 from api.audit import _feeding, feed
-from api.audit._feeding import Batch, lines, until
+from api.audit._feeding import lines, until
 from api.audit._query import rendered
 from api.audit.ports import Filter
+from runtime import audit_index
+from runtime.audit_log.mapper import Kept
 from runtime.log.reading import StoredEvent
 
 pytestmark = pytest.mark.anyio
@@ -113,17 +117,26 @@ async def test_resumed_at_any_position_the_same_events_come(
     await sold(doors, "FED-4")
     for _ in range(4):
         body = {"qty": 1, "reference": {"type": "initial", "id": "x"}}
-        await doors.write.done("/stock/FED-4@MAIN/receive", body)
+        await doors.write.done("/stock/FED-4@MAIN/receive", body, role="warehouse")
     head = (await doors.reader.head()).position
     whole = await everything(doors)
-    of_stream = [event for event in whole if event["stream"] == "stock-FED-4@MAIN"]
-    assert len(of_stream) > 5
-    for position in range(of_stream[0]["position"] - 2, head + 1):
-        headers = {"Last-Event-ID": str(position)}
-        assert await asked(doors, headers, after=1) == [e for e in whole if e["position"] > position]
-        assert await asked(doors, stream="stock-FED-4@MAIN", after=position) == [
-            event for event in of_stream if event["position"] > position
-        ]
+    filters: list[tuple[dict[str, Any], Wanted]] = [
+        ({}, lambda _: True),
+        ({"stream": "stock-FED-4@MAIN"}, lambda event: event["stream"] == "stock-FED-4@MAIN"),
+        ({"context": "inventory"}, lambda event: event["context"] == "inventory"),
+        (
+            {"actor": "staff:warehouse", "category": "stock"},
+            lambda event: event["actor"]["id"] == "warehouse" and event["stream"].startswith("stock-"),
+        ),
+    ]
+    for params, wanted in filters:
+        expected = [event for event in whole if wanted(event)]
+        assert len([event for event in expected if event["position"] > head - 20]) > 3
+        for position in range(head - 20, head + 1):
+            headers = {"Last-Event-ID": str(position)}
+            assert await asked(doors, headers, after=1, **params) == [
+                event for event in expected if event["position"] > position
+            ]
 
 
 async def test_a_stream_is_read_by_its_index(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +294,7 @@ async def test_silence_is_broken_by_a_comment_that_says_how_far_one_is(
     doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_feeding, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(audit_index, "WAIT_S", 0.0)
     await doors.write.product("LIVE-7")
     head = (await doors.reader.head()).position
     async with reading(doors, f"correlation={ID}") as reader:
@@ -288,6 +302,50 @@ async def test_silence_is_broken_by_a_comment_that_says_how_far_one_is(
         assert await reader.body() == f":\nid: {head}\n\n"
     async with reading(doors, f"after={head}") as reader:
         assert await reader.body() == ":\n\n"
+
+
+async def test_a_live_feed_outlives_the_connections_to_the_log(doors: Doors) -> None:
+    await doors.write.product("LIVE-8", qty=1)
+    head = (await doors.reader.head()).position
+    async with reading(doors, f"category=stock&after={head - 1}") as reader:
+        found = await reader.events(1)
+        for _ in range(3):
+            with psycopg.connect(doors.log_url, autocommit=True) as owner:
+                owner.execute(
+                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where"
+                    " datname = current_database() and application_name = 'tallybook_reader'"
+                )
+            body = {"qty": 1, "reference": {"type": "initial", "id": "x"}}
+            await doors.write.done("/stock/LIVE-8@MAIN/receive", body)
+            found += await reader.events(1)
+    assert [int(event["id"]) for event in found] == list(range(head, head + 4))
+
+
+async def test_for_who_reads_slowly_no_more_is_read_than_a_few_batches(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_feeding, "BATCH_EVENTS", 2)
+    await doors.write.product("LIVE-9")
+    head = (await doors.reader.head()).position
+    reads = 0
+    read = doors.history.read
+
+    async def counted(after: int, limit: int) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(after, limit)
+
+    monkeypatch.setattr(doors.history, "read", counted)
+    async with reading(doors, f"after={head}") as reader:
+        reader.reads.clear()
+        for _ in range(20):
+            body = {"qty": 1, "reference": {"type": "initial", "id": "x"}}
+            await doors.write.done("/stock/LIVE-9@MAIN/receive", body)
+        await asyncio.sleep(0.2)
+        assert reads <= 4
+        reader.reads.set()
+        found = await reader.events(21)
+    assert [int(event["id"]) for event in found] == list(range(head + 1, head + 22))
 
 
 async def test_a_client_that_goes_away_is_left(doors: Doors) -> None:
@@ -321,25 +379,37 @@ async def test_only_so_many_feeds_at_once(doors: Doors) -> None:
     assert (await doors.audit.send("GET", f"/feed?after={head}")).status_code == 200
 
 
-async def test_a_long_history_takes_no_more_memory_than_a_few_batches(doors: Doors) -> None:
+async def test_a_long_history_takes_no_more_memory_than_a_few_batches(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await doors.write.product("LONG-1")
-    (event,) = await doors.reader.read(0, 1)
-    size = len(rendered(event))
+    (event,) = await doors.history.read(0, 1)
+    end = 40 * _feeding.BATCH_EVENTS
 
-    async def long() -> AsyncGenerator[Batch]:
-        for number in range(40):
-            yield Batch(number, [event] * _feeding.BATCH_EVENTS)
+    async def at(positions: Iterable[int]) -> list[Kept]:
+        return [replace(event, id=position) for position in positions]
 
-    tracemalloc.start()
-    try:
-        sent = 0
-        async for chunk in lines(long(), None):
-            sent += len(chunk)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert sent == 40 * _feeding.BATCH_EVENTS * (size + 1)
-    assert peak < sent / 5
+    async def read(after: int, limit: int) -> list[Kept]:
+        return await at(range(after + 1, after + limit + 1))
+
+    async def found(_: Filter, *, after: int, upto: int, limit: int) -> Sequence[int]:
+        return range(after + 1, min(upto, after + limit) + 1)
+
+    monkeypatch.setattr(doors.history, "read", read)
+    monkeypatch.setattr(doors.history, "read_positions", at)
+    monkeypatch.setattr(doors.index, "positions", found)
+    for wanted in (Filter(), Filter(type=event.type)):
+        tracemalloc.start()
+        try:
+            count = sent = 0
+            async for chunk in lines(until(doors.history, doors.index, wanted, 0, end), None):
+                count += chunk.count(b"\n")
+                sent += len(chunk)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert count == end
+        assert peak < sent / 5
 
 
 async def test_a_batch_says_up_to_where_it_goes(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from read_side import ReadSide
 
 from domain.order import OrderStatus
 from domain.product import ProductStatus
+from projections.event_index import EVENT_INDEX, IndexFilter, indexed
 from projections.order_list import ORDER_LIST, OrderFilter, orders_of
 from projections.ports import Answer, Ask, ReadModel
 from projections.product_list import PRODUCT_LIST, ProductFilter, Sort, products_of
@@ -51,6 +52,13 @@ from generate_series(1, %s) as n,
     lateral (select '2017-01-01Z'::timestamptz + n * interval '1 hour') as t (at)
 """
 DEAR: Final = 2_990
+# One in fifty is of a type, one in three of a category, one in three hundred of an actor.
+EVENTS: Final = """
+insert into {} (event_id, position, type, category, actor, correlation_id, parts, shown, revision)
+select 'e' || n, n, 't' || n %% 50, 'k' || n %% 3, 'customer:c' || n %% 300, 'x' || n / 3, '{{}}', true, 1
+from generate_series(1, %s) as n
+"""
+STRETCH: Final = ROWS // 10
 
 
 class Explained:
@@ -184,3 +192,14 @@ async def test_words_that_most_products_have_are_met_along_an_order(filled: Fill
         for sort in get_args(Sort):
             wanted = ProductFilter(sort, currency="EUR", words="common")
             assert await read_for(explained, wanted, behind=PLACES[sort]) <= AT_MOST_READ, explained.nodes
+
+
+async def test_whatever_a_feed_asks_of_the_event_index_is_a_range_of_an_index(filled: Filled) -> None:
+    said = product((None, "t7"), (None, "k1"), (None, "customer:c7"), (None, "x9"))
+    async with filled(EVENT_INDEX, EVENTS) as explained:
+        for filters, after in product(said, (0, ROWS // 2, ROWS - STRETCH)):
+            wanted = IndexFilter(*filters)
+            if wanted != IndexFilter():
+                await indexed(explained, wanted, Ask(), after=after, upto=after + STRETCH, limit=LIMIT)
+                assert "Seq Scan" not in explained.kinds, (wanted, explained.kinds)
+                assert explained.read <= AT_MOST_READ, (wanted, explained.nodes)
