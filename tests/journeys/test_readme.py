@@ -39,6 +39,7 @@ def test_the_walk_runs_from_the_readmes_own_text(house: House) -> None:
         '"placed_at"',
         '"price_minor":1250',
         '"type":"stock.reserved.v1"',
+        '"type":"order.placed.v1"',
         '"gross_minor":3300',
     ):
         assert shown in ran.stdout.replace('": ', '":'), ran.stdout

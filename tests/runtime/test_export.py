@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any, cast
 import pytest
 from history import history
 from read_side import ReadSide
+from tree import ROOT
 
 from runtime import export as exporting
 from runtime.audit_log.history import History
@@ -227,3 +229,16 @@ async def test_the_command_says_what_it_wrote(
 async def test_a_place_where_nothing_can_be_written_is_named(side: ReadSide, tmp_path: Path) -> None:
     with pytest.raises(Unwritable, match=r"nowhere/log.ndjson cannot be written: No such file"):
         export(side.log_url, tmp_path / "nowhere" / "log.ndjson", 1, None, silent)
+
+
+async def test_the_readme_says_how_to_check_the_digest(side: ReadSide, tmp_path: Path) -> None:
+    [command] = re.findall(r"^python3 .*sha256sum --check$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    await side.write(list(history(seed=5, appends=3)))
+    exported(side, tmp_path / "shop.ndjson")
+    assert checked(command, tmp_path)
+    (tmp_path / "shop.ndjson").write_bytes(b"")
+    assert not checked(command, tmp_path)
+
+
+def checked(command: str, directory: Path) -> bool:
+    return subprocess.run(["bash", "-c", command], cwd=directory, check=False).returncode == 0
