@@ -49,8 +49,12 @@ def stream_identities() -> dict[str, dict[str, str]]:
             for location in (f"L{number}" for number in range(PLACES)):
                 item = {**ids, "sku": variant_id.upper(), "location": location}
                 streams[f"stock-{item['sku']}@{location}"] = item
+            streams[f"sku-{variant_id.upper()}"] = {"sku": variant_id.upper()}
+        streams[f"slug-{product_id}"] = {"slug": product_id}
     for order_id in ("o1", "o2"):
         streams[f"order-{order_id}"] = {"order_id": order_id}
+        streams |= {f"expiry-{order_id}": {}, f"lapse-{order_id}": {}}
+    streams["location-L0"] = {"location": "L0"}
     return streams
 
 

@@ -17,6 +17,7 @@ class Wire:
     def __init__(self, host: str, port: int) -> None:
         self._there = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
         self.deaf = False
@@ -33,16 +34,25 @@ class Wire:
     async def down(self) -> None:
         if self._server is not None:
             self._server.close()
-            self.cut()
+            while self._serving:  # one that was only connecting has nothing to cut yet
+                self.cut()
+                await asyncio.wait(self._serving, timeout=0.05)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(*self._there)
-        self._writers |= {writer, there_writer}
-        await asyncio.gather(
-            self._copy(reader, there_writer, answers=False), self._copy(there_reader, writer, answers=True)
-        )
-        self._writers -= {writer, there_writer}
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            there_reader, there_writer = await asyncio.open_connection(*self._there)
+            self._writers |= {writer, there_writer}
+            await asyncio.gather(
+                self._copy(reader, there_writer, answers=False),
+                self._copy(there_reader, writer, answers=True),
+            )
+            self._writers -= {writer, there_writer}
+        finally:
+            self._serving.discard(task)
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool

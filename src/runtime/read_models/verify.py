@@ -3,8 +3,8 @@
 All at one cut: a single snapshot holds the rows and the checkpoints of every lane, and the log is folded up
 to those, lane by lane; by the law of interleaving that gives the same rows as the log's own order. Traffic
 may go on meanwhile. The log is read once, through the library `eventsourcing`, so that what serves the rows
-and what checks them do not read alike; the rows are folded on a shelf, so that memory is bounded, and compared
-with those that are served in the order of their keys.
+and what checks them do not read alike; the rows are folded on a shelf, so that memory is bounded, and then
+compared with those that are served, in the order of their keys.
 """
 
 import asyncio
