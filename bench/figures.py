@@ -1,25 +1,15 @@
 """From what was measured to what is told: figures, each beside what it is to be compared with."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from bench import library, pgbench
 from bench.loops import Measured
+from bench.page import Figure
 from bench.reads import Reads
 
 EVENTS_S: Final = "events/s"
 MS: Final = "ms"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    figure: str
-    value: float
-    unit: str
-    baseline: str | None = None
-    baseline_value: float | None = None
-    ratio: float | None = None
 
 
 BEST_OF: Final[Mapping[str, tuple[str, ...]]] = {

@@ -5,14 +5,10 @@ medians of the rounds.
 """
 
 import argparse
-import contextlib
-import signal
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from types import FrameType
 from typing import Any
 
 from bench import growth, memory, reads
@@ -20,9 +16,11 @@ from bench.contenders import Contender, contenders
 from bench.figures import figures_of
 from bench.loops import Measured
 from bench.machine import Stolen, fdatasync_ms, machine, require_disk, versions
+from bench.page import PAGE, QUICK_RESULTS, RESULTS, write_json
 from bench.plan import FULL, QUICK, Plan
 from bench.progress import Progress
-from bench.report import write_docs, write_json
+from bench.report import write_docs
+from bench.scratch import add_directory, end_on_sigterm, scratch_in
 from bench.seed import make_templates
 from bench.server import SETTINGS, Server, server_in
 from bench.worker import ROOT
@@ -35,31 +33,14 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="only try that it works; what it finds means nothing"
     )
-    parser.add_argument(
-        "--directory", type=Path, default=tempfile.gettempdir(), help="the disk to measure on (%(default)s)"
-    )
+    add_directory(parser)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _end)
+    end_on_sigterm()
     collect_rarely()  # as our processes do, for what is read in this one
     plan = QUICK if options.quick else FULL
     require_disk(options.directory, plan.disk_gb)
-    with _directory(options.directory) as directory, server_in(directory) as server:
+    with scratch_in(options.directory) as directory, server_in(directory) as server:
         _run(server, directory, plan)
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    """As Ctrl-C does: stop the servers, remove the directory."""
-    raise SystemExit("ended")
-
-
-@contextlib.contextmanager
-def _directory(parent: Path) -> Iterator[Path]:
-    """One that any account may enter: root's PostgreSQL is nobody's."""
-    with tempfile.TemporaryDirectory(
-        prefix="tallybook-bench-", dir=parent, ignore_cleanup_errors=True
-    ) as made:
-        Path(made).chmod(0o711)
-        yield Path(made)
 
 
 def _run(server: Server, directory: Path, plan: Plan) -> None:
@@ -68,7 +49,7 @@ def _run(server: Server, directory: Path, plan: Plan) -> None:
         "quick": plan.quick,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions(server.version()),
+        "versions": versions(server.version(), "umadb"),
         "postgresql_settings": {**EMBEDDED_SETTINGS, **SETTINGS},
         "fdatasync_ms": fdatasync_ms(directory),
     }
@@ -87,10 +68,10 @@ def _run(server: Server, directory: Path, plan: Plan) -> None:
     figures = figures_of(appends, grown, read, memory_mb)
     around |= {"runs": progress.runs, "disturbed_runs": progress.disturbed, "stolen": stolen.share()}
     around |= {"plan": {name: str(getattr(plan, name)) for name in plan.__slots__}}
-    results = ROOT / "bench" / "results" / ("quick" if plan.quick else "")
-    write_json(results, figures, around)
+    results = QUICK_RESULTS if plan.quick else RESULTS
+    write_json(results, "log", figures, around)
     if not plan.quick:
-        write_docs(ROOT / "docs", figures, around)
+        write_docs(PAGE.parent, figures, around)
     progress.says(f"written to {results.relative_to(ROOT)}")
 
 

@@ -19,7 +19,7 @@ from bench.worker import ROOT
 LOOK_S: Final = 0.25
 BUSY_CORES: Final = 0.15
 """What others may use of the machine while a contender is not running yet, before that is said."""
-DISTRIBUTIONS: Final = ("tallybook", "eventsourcing", "psycopg", "umadb", "uvloop")
+DISTRIBUTIONS: Final = ("tallybook", "eventsourcing", "psycopg", "uvloop")
 SYNCS: Final = 100
 
 
@@ -32,8 +32,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(postgresql: str) -> Mapping[str, str]:
-    named = {name: version(name) for name in DISTRIBUTIONS}
+def versions(postgresql: str, *others: str) -> Mapping[str, str]:
+    """`others`: the distributions that only this benchmark uses."""
+    named = {name: version(name) for name in (*DISTRIBUTIONS, *others)}
     return {"commit": _commit(), "python": platform.python_version(), "postgresql": postgresql} | named
 
 

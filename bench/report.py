@@ -1,13 +1,12 @@
-"""Writes what was found: two files of JSON, a table in docs/benchmarks.md, a plot."""
+"""What was found of the log, as docs/benchmarks.md shows it: a table, and a plot."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from bench.figures import AIMS, LIMITS, Figure
+from bench.figures import AIMS, LIMITS
+from bench.page import PAGE, Figure, at_most, measured_on, number, write_between
 
 BEGIN: Final = "<!-- figures: written by `make bench-log` -->"
 END: Final = "<!-- end of figures -->"
@@ -20,33 +19,16 @@ FONT: Final = 'font-family="sans-serif" font-size="12"'
 COLOURS: Final = {True: "#2b6cb0", False: "#a0aec0"}
 
 
-def write_json(directory: Path, figures: Sequence[Figure], around: Mapping[str, Any]) -> None:
-    """The figures alone, as a list; the machine, the date and the versions beside them."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "log.json").write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
-    (directory / "log.machine.json").write_text(json.dumps(around, indent=2) + "\n")
-
-
 def write_docs(docs: Path, figures: Sequence[Figure], around: Mapping[str, Any]) -> None:
     """ValueError if the page has no place for the table."""
-    page = docs / "benchmarks.md"
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has lost the marks between which the figures stand")
-    page.write_text(f"{before}{BEGIN}\n{table(figures, around)}{END}{after}")
+    write_between(docs / PAGE.name, BEGIN, table(figures, around), END)
     (docs / "benchmarks").mkdir(exist_ok=True)
     (docs / "benchmarks" / "append.svg").write_text(plot(figures))
 
 
 def table(figures: Sequence[Figure], around: Mapping[str, Any]) -> str:
-    machine, versions = around["machine"], around["versions"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}"
-    with_ = ", ".join(f"{name} {number}" for name, number in versions.items())
-    disturbed = f"{around['disturbed_runs']} of {around['runs']} runs began while others used the machine"
     lines = [
-        f"Measured on {around['date']}: {where}; fdatasync of 8 KiB takes {around['fdatasync_ms']} ms.",
-        f"Versions: {with_}. {disturbed}; other guests had {around['stolen']:.1%} of its time.",
+        *measured_on(around),
         "",
         "| figure | value | against | its value | ratio | aim |",
         "|---|---:|---|---:|---:|---:|",
@@ -57,20 +39,16 @@ def table(figures: Sequence[Figure], around: Mapping[str, Any]) -> str:
 
 def _cells(figure: Figure) -> Iterator[str]:
     yield f"`{figure.figure}`"
-    yield f"{_number(figure.value)} {figure.unit}"
+    yield f"{number(figure.value)} {figure.unit}"
     yield f"`{figure.baseline}`" if figure.baseline else ""
-    yield _number(figure.baseline_value) if figure.baseline_value is not None else ""
+    yield number(figure.baseline_value) if figure.baseline_value is not None else ""
     yield f"{figure.ratio}" if figure.ratio is not None else ""
     if aim := AIMS.get((figure.figure, figure.baseline)):
         yield f"≥ {aim}" + (" (missed)" if (figure.ratio or 0) < aim else "")
     elif limit := LIMITS.get(figure.figure):
-        yield f"≤ {limit:g} {figure.unit}" + (" (missed)" if figure.value > limit else "")
+        yield at_most(figure, limit)
     else:
         yield ""
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1_000 else f"{value:g}"  # noqa: PLR2004 - from here on, commas help
 
 
 def plot(figures: Sequence[Figure]) -> str:
@@ -83,8 +61,8 @@ def plot(figures: Sequence[Figure]) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{LABELS}" y="{BAR - 7}" fill="#4a5568">events a second, medians</text>',
     ]
-    for number, (label, (value, is_ours)) in enumerate(bars.items(), start=1):
-        top, length = BAR * number, (WIDTH - LABELS - RIGHT) * value / longest
+    for place, (label, (value, is_ours)) in enumerate(bars.items(), start=1):
+        top, length = BAR * place, (WIDTH - LABELS - RIGHT) * value / longest
         colour = COLOURS[is_ours]
         parts += [
             f'<text x="{LABELS - 8}" y="{top + 14}" text-anchor="end">{escape(label)}</text>',

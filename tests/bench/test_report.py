@@ -5,12 +5,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from tree import ROOT
 
-from bench.figures import AIMS, BASELINES, BEST_OF, LIMITS, Figure, figures_of
+from bench.figures import AIMS, BASELINES, BEST_OF, LIMITS, figures_of
 from bench.loops import Measured
+from bench.page import PAGE, Figure, write_json
 from bench.reads import Reads
-from bench.report import BEGIN, END, plot, table, write_docs, write_json
+from bench.report import BEGIN, END, plot, table, write_docs
 
 AROUND = {
     "date": "2026-03-01T12:00:00+00:00",
@@ -55,7 +55,7 @@ def test_a_ratio_is_that_of_its_values_and_the_best_attempt_counts() -> None:
 
 
 def test_the_json_is_a_list_of_figures_with_nulls_where_there_is_no_baseline(tmp_path: Path) -> None:
-    write_json(tmp_path, figures(), AROUND)
+    write_json(tmp_path, "log", figures(), AROUND)
     listed = json.loads((tmp_path / "log.json").read_text())
     assert all(
         list(one) == ["figure", "value", "unit", "baseline", "baseline_value", "ratio"] for one in listed
@@ -77,7 +77,7 @@ def test_the_table_says_what_was_aimed_at_and_what_was_missed() -> None:
 
 def test_the_page_keeps_its_words_and_gets_the_table(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
-    page.write_text((ROOT / "docs" / "benchmarks.md").read_text())
+    page.write_text(PAGE.read_text())
     before, after = page.read_text().split(BEGIN)[0], page.read_text().split(END)[1]
     for _ in range(2):
         write_docs(tmp_path, figures(), AROUND)
