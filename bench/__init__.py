@@ -1,1 +1,1 @@
-"""What the log is measured against, and how: `make bench-log`, docs/benchmarks.md."""
+"""The log beside what it could be, `make bench-log`; a year of a real shop, `make bench-year`."""

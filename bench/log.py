@@ -6,7 +6,6 @@ medians of the rounds.
 
 import argparse
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +14,7 @@ from bench import growth, memory, reads
 from bench.contenders import Contender, contenders
 from bench.figures import figures_of
 from bench.loops import Measured
-from bench.machine import Stolen, fdatasync_ms, machine, require_disk, versions
+from bench.machine import Stolen, require_disk, surroundings
 from bench.page import PAGE, QUICK_RESULTS, RESULTS, write_json
 from bench.plan import FULL, QUICK, Plan
 from bench.progress import Progress
@@ -47,11 +46,8 @@ def _run(server: Server, directory: Path, plan: Plan) -> None:
     progress, stolen = Progress(), Stolen()
     around: dict[str, Any] = {
         "quick": plan.quick,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(server.version(), "umadb"),
+        **surroundings(directory, "umadb"),
         "postgresql_settings": {**EMBEDDED_SETTINGS, **SETTINGS},
-        "fdatasync_ms": fdatasync_ms(directory),
     }
     for name, value in around.items():
         progress.says(f"{name}: {value}")

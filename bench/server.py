@@ -50,10 +50,6 @@ class Server:
     def drop(self, name: str) -> None:
         self._administer(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
-    def version(self) -> str:
-        with psycopg.connect(self.url("postgres")) as connection:
-            return str(connection.info.parameter_status("server_version"))
-
     def _administer(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
