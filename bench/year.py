@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.answers import Shop, listed, of_the_past, whole_shop
-from bench.history import exported, fed, feed, replayed
+from bench.answers import listed, of_the_past
+from bench.history import exported, fed, replayed
 from bench.house import House, house_in
 from bench.machine import Stolen, require_disk, surroundings
 from bench.page import PAGE, QUICK_RESULTS, RESULTS, Figure, number, write_between, write_json
@@ -22,6 +22,7 @@ from bench.processes import Used
 from bench.progress import Progress
 from bench.proof import proved, require_a_wrong_row_is_found
 from bench.scratch import add_directory, end_on_sigterm, scratch_in
+from bench.shop import Orders, Shop, whole_shop
 from bench.worker import ROOT
 from bench.year_report import BEGIN, END, IMPORTER, told
 from runtime.embedded.postgres import SETTINGS as EMBEDDED_SETTINGS
@@ -98,13 +99,13 @@ def measured(
         found(carried.figures)
         progress.round("what it comes to")
         shop = whole_shop(house)
-        _require_known(shop, baskets)
-        found(_sizes(house, shop))
+        _require_known(shop.orders, baskets)
+        found(_sizes(shop))
         progress.round("lists")
         found(listed(house, shop))
-        found(of_the_past(house, shop, carried.head - shop.orders // 2))
+        found(of_the_past(house, shop, carried.head - shop.orders.count // 2))
         progress.round("the log, three ways")
-        found(fed(house, shop.last_order))
+        found(fed(house, shop.orders.last_id))
         found(replayed(house, directory))
         found(exported(house, directory))
         progress.round("verify and rebuild")
@@ -156,20 +157,20 @@ async def _caught_up(settings: Settings) -> int:
             await asyncio.sleep(LOOK_S)
 
 
-def _require_known(shop: Shop, baskets: int | None) -> None:
-    orders, gross_minor = KNOWN.get(baskets, (baskets, shop.gross_minor))
-    if (shop.orders, shop.gross_minor) != (orders, gross_minor):
+def _require_known(found: Orders, baskets: int | None) -> None:
+    orders, gross_minor = KNOWN.get(baskets, (baskets, found.gross_minor))
+    if (found.count, found.gross_minor) != (orders, gross_minor):
         raise RuntimeError(
-            f"{shop.orders} orders of {shop.gross_minor} cents are there, not {orders} of {gross_minor}"
+            f"{found.count} orders of {found.gross_minor} cents, not {orders} of {gross_minor}"
         )
 
 
-def _sizes(house: House, shop: Shop) -> Iterator[Figure]:
-    yield Figure("orders", shop.orders, "orders")
-    yield Figure("lines", shop.lines, "lines")
-    yield Figure("products", feed(house, type="product.drafted.v1").events, "products")
-    yield Figure("customers", len(shop.customers), "customers")
-    yield Figure("gross_cents", shop.gross_minor, "cents")
+def _sizes(shop: Shop) -> Iterator[Figure]:
+    yield Figure("orders", shop.orders.count, "orders")
+    yield Figure("lines", shop.orders.lines, "lines")
+    yield Figure("products", shop.products.count, "products")
+    yield Figure("customers", len(shop.orders.customers), "customers")
+    yield Figure("gross_cents", shop.orders.gross_minor, "cents")
 
 
 if __name__ == "__main__":
