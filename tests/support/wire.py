@@ -34,14 +34,17 @@ class Wire:
     async def down(self) -> None:
         if self._server is not None:
             self._server.close()
+            self._server = None
             while self._serving:  # one that was only connecting has nothing to cut yet
                 self.cut()
                 await asyncio.wait(self._serving, timeout=0.05)
-            await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._server is None:  # it was accepted in the moment in which the wire went down
+            writer.transport.abort()
+            return
         self._serving.add(task)
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._there)
