@@ -44,6 +44,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "shared_buffers": "256MB",
         "max_connections": "200",
         "max_wal_size": "4GB",
+        "autovacuum_naptime": "10s",  # tables that were empty a minute ago need plans that know they are not
         "fsync": "on",
         "synchronous_commit": "on",
         "timezone": "UTC",

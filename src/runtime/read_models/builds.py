@@ -108,7 +108,11 @@ async def adopt(connection: Connection, table: Table, incarnation: str) -> None:
 
 
 async def has_caught_up(connection: Connection, table: Table) -> None:
-    """It holds all of the log. It is served from now on, under the plain name too, if no other build is."""
+    """It holds all of the log. It is served from now on, under the plain name too, if no other build is.
+
+    Queries on a table that was never analysed would be planned as if it were small.
+    """
+    await connection.execute(sql.SQL("analyze {}").format(table.identifier))
     async with connection.transaction():
         await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
         served = await connection.execute(
