@@ -19,30 +19,37 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._is_down = False
         self.port = 0
         self.deaf = False
         self.fatal: tuple[bytes, int] = (b"", 0)
 
     async def up(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._is_down = False
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
 
     async def down(self) -> None:
+        """It goes on listening: asyncio loses a connection that comes while a server is closed."""
+        self._is_down = True
+        while self._serving:  # one that was only connecting has nothing to cut yet
+            self.cut()
+            await asyncio.wait(self._serving, timeout=0.05)
+
+    async def close(self) -> None:
+        await self.down()
         if self._server is not None:
             self._server.close()
-            self._server = None
-            while self._serving:  # one that was only connecting has nothing to cut yet
-                self.cut()
-                await asyncio.wait(self._serving, timeout=0.05)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if self._server is None:  # it was accepted in the moment in which the wire went down
+        if self._is_down:
             writer.transport.abort()
             return
         self._serving.add(task)
@@ -91,4 +98,4 @@ async def wire_to(url: str) -> AsyncIterator[tuple[Wire, str]]:
     try:
         yield wire, urlunsplit(through)
     finally:
-        await wire.down()
+        await wire.close()
