@@ -38,12 +38,11 @@ class BuildGone(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a lane works with. `pool` is the read models'. `step_events`: the most of one transaction."""
+    """What a lane works with. `pool` is the read models'."""
 
     reader: LogReader
     pool: Pool
     incarnation: str
-    step_events: int = STEP_EVENTS
 
 
 class FoldedLane:
@@ -83,7 +82,7 @@ class FoldedLane:
                     await self._fill_gap(delivery.position)
                 else:
                     run.append(recorded)
-                    if len(run) == self._sources.step_events:
+                    if len(run) == STEP_EVENTS:
                         await self._apply(run)
                         run = []
             await self._apply(run)
@@ -99,7 +98,7 @@ class FoldedLane:
             if self.mark.position >= position:
                 return
             stored = await self._sources.reader.read_lane(
-                context, lane, after=self.mark.position, upto=position, limit=self._sources.step_events
+                context, lane, after=self.mark.position, upto=position, limit=STEP_EVENTS
             )
             if not stored:
                 return
