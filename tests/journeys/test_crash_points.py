@@ -90,8 +90,8 @@ async def test_a_write_door_that_dies_has_done_all_or_nothing_and_the_retry_find
     ("point", "victim"),
     [
         ("after_send_before_checkpoint:3", "relay"),
-        ("after_rows_before_commit:9", "projector"),
-        ("after_commit:9", "projector"),
+        ("after_rows_before_commit:25", "projector"),
+        ("after_commit:25", "projector"),
     ],
 )
 async def test_workers_that_die_at_a_point_again_and_again_still_arrive(point: str, victim: str) -> None:

@@ -73,20 +73,20 @@ async def ended(running: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 async def sold(client: Client, currency: str) -> tuple[int, int]:
     """Orders and gross amount of all days, as the read door has them."""
-    orders, gross = 0, 0
-    cursor: dict[str, str] = {}
-    while True:
-        page = await client.http.get(
-            f"{client.house.read}/v1/reports/sales_daily",
-            params={"currency": currency, "limit": "200", **cursor},
-            headers=client.house.headers("finance"),
-        )
-        sales = page.json()["sales"]
-        orders += sum(row["orders"] for row in sales)
-        gross += sum(row["gross_minor"] for row in sales)
-        if page.json()["next"] is None:
-            return orders, gross
-        cursor = {"cursor": page.json()["next"]}
+    pages = await told_by(client, f"reports/sales_daily?currency={currency}&limit=200")
+    sales = [row for page in pages for row in page["sales"]]
+    return sum(row["orders"] for row in sales), sum(row["gross_minor"] for row in sales)
+
+
+async def recorded(client: Client) -> list[str]:
+    """The orders' ids at their source, as often as the log has each."""
+    feed = await client.http.get(
+        f"{client.house.audit}/v1/feed",
+        params={"type": "order.imported.v1"},
+        headers=client.house.headers("auditor"),
+    )
+    assert feed.is_success, feed.text
+    return [json.loads(line)["data"]["source_order_id"] for line in feed.text.splitlines()]
 
 
 async def test_an_import_that_is_stopped_again_and_again_doubles_nothing(
@@ -111,6 +111,7 @@ async def test_an_import_that_is_stopped_again_and_again_doubles_nothing(
     assert running.returncode == 0, said
     assert b"0 refused" in told
     await seen(client, "CHF", (ORDERS, total))
+    assert sorted(await recorded(client), key=int) == [str(number) for number in range(ORDERS)]
     await equal_to_the_log(client.house)
 
 
@@ -135,10 +136,24 @@ async def test_a_thousand_baskets_of_a_real_grocer_come_to_what_they_did(
     monkeypatch.setenv("TALLYBOOK_DEFAULT_CURRENCY", "USD")
     with new_home() as home, house_in(home, "--port-base", str(free_port_base())) as house:
         async with client_of(house) as client:
-            running = tallybook(house, "import", "complete-journey", "--baskets", "1000")
-            told, said = await ended(running)
-            assert running.returncode == 0, told + said
+            await imported(house, 1_000)
             await seen(client, "USD", (1_000, 30_785_29))
+            _, position = await head_of(client)
+            pages = await told_by(client, "orders?limit=200", as_of_position=position)
+            orders = [order for page in pages for order in page["orders"]]
+            assert len({order["order_id"] for order in orders}) == len(orders) == 1_000
+            assert sum(order["lines"] for order in orders) == 10_449
+            assert sum(order["total"]["amount_minor"] for order in orders) == 30_785_29
+            assert len({order["customer_id"] for order in orders}) == 711
+            products = [
+                product
+                for status in ("published", "draft")
+                for page in await told_by(client, f"products?status={status}&limit=200")
+                for product in page["products"]
+            ]
+            assert len({product["product_id"] for product in products}) == len(products) == 5_898
+            baskets = await recorded(client)
+            assert len(set(baskets)) == len(baskets) == 1_000
         await equal_to_the_log(house)
 
 
