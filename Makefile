@@ -29,7 +29,7 @@ up: install ## run the whole house in the foreground, services embedded, data in
 	$(BIN)/tallybook up
 
 test: install ## run the quick tests
-	$(PYTEST) -m "not heavy"
+	$(PYTEST) -m "not heavy" --numprocesses 2 --dist loadfile
 
 campaign: install sample ## run the tests that take minutes
 	$(PYTEST) -m heavy
