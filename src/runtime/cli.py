@@ -113,9 +113,9 @@ def import_file(
     ] = None,
 ) -> None:
     """Import a file. The same command again goes on where it stopped, and doubles nothing."""
-    from runtime.importing.records import count_in, records_in  # noqa: PLC0415 - see up
+    from runtime.importing.records import count_in, records_in, source_of  # noqa: PLC0415 - see up
 
-    _import(lambda: (records_in(path), source or path.stem, count_in(path)))
+    _import(lambda: (records_in(path), source_of(path, source), count_in(path)))
 
 
 @imports.command("complete-journey")

@@ -19,20 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.audit.ports import HistoryEvent
-from runtime.audit_log.history import History
-from runtime.process import CannotStart
+from runtime.audit_log.history import History, NoSuchRange
+from runtime.process import Unwritable
 from runtime.settings import Settings
 
 INTERRUPTED: Final = 130
 BATCH_EVENTS: Final = 1_000
-
-
-class NoSuchRange(CannotStart):
-    """The range is not one of the log, or ends before it begins."""
-
-
-class Unwritable(CannotStart):
-    """The file cannot be made there."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -138,10 +130,7 @@ def export(
     `progress` is told how many events are written, and of how many. Raises NoSuchRange, Unwritable.
     """
     with History.open(url) as history:
-        head = history.head()
-        end = head if last is None else last
-        if end > head:
-            raise NoSuchRange(f"the log ends at position {head}")
+        end = history.end(last)
         if first > end + 1:
             raise NoSuchRange(f"nothing lies from position {first} to position {end}")
         with _whole_or_not_at_all(path, manifest_of(path)) as (file, beside):

@@ -30,6 +30,10 @@ class CannotStart(RuntimeError):
     """Something the operator can put right; the message says what, and is shown without a traceback."""
 
 
+class Unwritable(CannotStart):
+    """A file cannot be made where it is to be."""
+
+
 class CannotListen(CannotStart):
     """The address is another's, or none of this machine's."""
 

@@ -8,8 +8,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,10 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from domain.envelope import NO_EVENT, Recorded
 from runtime.audit_log.history import History
-from runtime.process import CannotStart
+from runtime.process import CannotStart, Unwritable
 from runtime.settings import Settings
 
 PROGRESS_EVENTS: Final = 1_000
+INTERRUPTED: Final = 130
 
 Rows = dict[str, Any]
 
@@ -88,41 +89,48 @@ def replayed(history: History, fold: Fold, upto: int, progress: Callable[[int], 
     return Replayed(rows, count, recorded.position, recorded.event_id)
 
 
-def write(path: Path, result: Replayed, facts: Mapping[str, object]) -> None:
-    """A file of the tables `rows` (key, JSON) and `replay` (name, value), whole or not at all."""
+@contextmanager
+def whole_or_not_at_all(path: Path) -> Iterator[sqlite3.Connection]:
+    """The tables `rows` (key, JSON) and `replay` (name, value), in their place when they are full. Unwritable."""
     attempt = path.with_name(f"{path.name}.{os.getpid()}.new")
-    attempt.unlink(missing_ok=True)
-    with closing(sqlite3.connect(attempt)) as database, database:
-        database.execute("create table rows (key text primary key, row text not null) without rowid")
-        database.execute("create table replay (name text primary key, value text not null)")
-        database.executemany(
-            "insert into rows values (?, ?)",
-            ((key, json.dumps(row, default=str)) for key, row in sorted(result.rows.items())),
-        )
-        told = {"events": result.events, "position": result.position, "event_id": result.event_id, **facts}
-        database.executemany("insert into replay values (?, ?)", ((name, str(told[name])) for name in told))
-    attempt.replace(path)
+    try:
+        attempt.unlink(missing_ok=True)
+        with closing(sqlite3.connect(attempt)) as database, database:
+            database.execute("create table rows (key text primary key, row text not null) without rowid")
+            database.execute("create table replay (name text primary key, value text not null)")
+            yield database
+        attempt.replace(path)
+    except (OSError, sqlite3.OperationalError) as failed:
+        raise Unwritable(f"{path} cannot be written: {failed}") from None
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def write(database: sqlite3.Connection, result: Replayed, facts: Mapping[str, object]) -> None:
+    database.executemany(
+        "insert into rows values (?, ?)",
+        ((key, json.dumps(row, default=str)) for key, row in sorted(result.rows.items())),
+    )
+    told = {"events": result.events, "position": result.position, "event_id": result.event_id, **facts}
+    database.executemany("insert into replay values (?, ?)", ((name, str(told[name])) for name in told))
 
 
 def run(settings: Settings, fold_path: Path, into: Path, upto: int | None) -> int:
-    """The exit code. Raises UnusableFold."""
+    """The exit code. Raises UnusableFold, NoSuchRange, Unwritable."""
     fold = fold_in(fold_path)
-    with History.open(settings.database_url) as history:
-        head = history.head()
-        end = head if upto is None else min(upto, head)
-        began = time.monotonic()
-        with Progress(
-            TextColumn("replaying"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        ) as progress:
-            task = progress.add_task("", total=end)
-            result = replayed(history, fold, end, lambda events: progress.advance(task, events))
-            progress.update(task, completed=end)
-        seconds = time.monotonic() - began
-    write(into, result, {"fold": fold_path.name, "seconds": f"{seconds:.3f}"})
+    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with whole_or_not_at_all(into) as database, History.open(settings.database_url) as history:
+            end, began = history.end(upto), time.monotonic()
+            with Progress(*columns, console=Console(stderr=True)) as progress:
+                task = progress.add_task("", total=end)
+                result = replayed(history, fold, end, lambda events: progress.advance(task, events))
+                progress.update(task, completed=end)
+            seconds = time.monotonic() - began
+            write(database, result, {"fold": fold_path.name, "seconds": f"{seconds:.3f}"})
+    except KeyboardInterrupt:
+        typer.echo("stopped; nothing was written", err=True)
+        return INTERRUPTED
     typer.echo(
         f"{result.events:,} events up to position {result.position:,} into {len(result.rows):,} rows "
         f"of {into} in {seconds:.1f} s ({result.events / max(seconds, 1e-9):,.0f} a second)"

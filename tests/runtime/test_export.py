@@ -22,19 +22,18 @@ from read_side import ReadSide
 from tree import ROOT
 
 from runtime import export as exporting
-from runtime.audit_log.history import History
+from runtime.audit_log.history import History, NoSuchRange
 from runtime.audit_log.mapper import Kept
 from runtime.export import (
     BATCH_EVENTS,
     INTERRUPTED,
-    NoSuchRange,
-    Unwritable,
     export,
     line_of,
     manifest_of,
     run,
 )
 from runtime.log.reading import StoredEvent
+from runtime.process import Unwritable
 from runtime.settings import Settings
 
 pytestmark = pytest.mark.anyio

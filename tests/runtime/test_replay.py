@@ -15,6 +15,8 @@ from read_side import ReadSide
 from tree import ROOT
 
 from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.audit_log.history import NoSuchRange
+from runtime.process import Unwritable
 from runtime.read_models.folding import fold as folded
 from runtime.replay import UnusableFold, fold_in, run
 from runtime.settings import Settings
@@ -75,10 +77,33 @@ async def test_the_whole_history_is_folded(
 async def test_up_to_a_position_and_again_over_the_old_result(side: ReadSide, tmp_path: Path) -> None:
     await side.write(list(history(seed=3, appends=20)))
     into = tmp_path / "result.sqlite"
-    for upto in (5, 9, 100_000):
+    head = (await side.reader.head()).position
+    for upto in (5, 9, head):
         run(settings(side), fold(tmp_path, RECEIVED), into, upto)
         with opened(into) as (_, told):
-            assert int(told["position"]) == min(upto, (await side.reader.head()).position)
+            assert int(told["position"]) == upto
+    with pytest.raises(NoSuchRange, match=f"the log ends at position {head}"):
+        run(settings(side), fold(tmp_path, RECEIVED), into, head + 1)
+    assert results_in(tmp_path) == ["result.sqlite"]
+
+
+async def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    nowhere = cast("Settings", SimpleNamespace(database_url="postgresql://127.0.0.1:1/none"))
+    with pytest.raises(Unwritable, match="cannot be written"):
+        run(nowhere, fold(tmp_path, RECEIVED), tmp_path / "nowhere" / "result.sqlite", None)
+
+
+async def test_stopped_it_leaves_the_old_result(
+    side: ReadSide, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await side.write(list(history(seed=3, appends=20)))
+    into = tmp_path / "result.sqlite"
+    run(settings(side), fold(tmp_path, RECEIVED), into, 5)
+    stopped = RECEIVED.replace("return (row or 0) + recorded.event.qty", "raise KeyboardInterrupt")
+    assert run(settings(side), fold(tmp_path, stopped), into, None) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    with opened(into) as (_, told):
+        assert told["position"] == "5"
     assert results_in(tmp_path) == ["result.sqlite"]
 
 

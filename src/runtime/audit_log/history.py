@@ -16,11 +16,16 @@ from runtime.audit_log.factory import READER, ROLE, URL, WAIT, AuditLogFactory
 from runtime.audit_log.mapper import Historic, Kept
 from runtime.audit_log.recorders import AuditApplicationRecorder
 from runtime.audit_log.subscription import Watch
+from runtime.process import CannotStart
 
 PAGE_EVENTS: Final = 500
 STRETCH: Final = 1_000_000
 """How far one query reads along at most, where it looks for types: a statement has a limited time."""
 S = TypeVar("S")
+
+
+class NoSuchRange(CannotStart):
+    """The range is not one of the log, or ends before it begins."""
 
 
 class History:
@@ -44,6 +49,13 @@ class History:
     def head(self) -> int:
         """The last position, 0 when the log is empty."""
         return self._recorder.max_notification_id() or 0
+
+    def end(self, asked: int | None) -> int:
+        """The position asked for, the head if none. Raises NoSuchRange beyond the head."""
+        head = self.head()
+        if asked is not None and asked > head:
+            raise NoSuchRange(f"the log ends at position {head}")
+        return head if asked is None else asked
 
     def incarnation(self) -> str:
         return self._recorder.incarnation()

@@ -13,6 +13,8 @@ import msgspec
 from runtime.process import CannotStart
 
 MAX_LINE_BYTES: Final = 2**20
+MAX_SOURCE: Final = 32
+"""Characters, as the write door has it."""
 
 
 class Location(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="location", tag_field="kind"):
@@ -84,6 +86,17 @@ _decoder: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)
 
 class Unreadable(CannotStart):
     """A file or a line of it that is not in the format."""
+
+
+def source_of(path: Path, said: str | None) -> str:
+    """What is said, or the file's name without its ending. Raises Unreadable."""
+    source = path.stem if said is None else said
+    if not 1 <= len(source) <= MAX_SOURCE:
+        raise Unreadable(
+            f"a source has 1 to {MAX_SOURCE} characters, and '{source[: MAX_SOURCE + 1]}' has {len(source)}: "
+            "name another with --source"
+        )
+    return source
 
 
 def records_in(path: Path) -> Iterator[tuple[str, Record]]:

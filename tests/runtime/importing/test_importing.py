@@ -15,7 +15,7 @@ from domain.order import OrderImported
 from domain.product import ProductPublished
 from runtime.importing import door as importing_door
 from runtime.importing.door import BulkDoor, Unreachable
-from runtime.importing.records import Order, Record, Unreadable, count_in, records_in
+from runtime.importing.records import Order, Record, Unreadable, count_in, records_in, source_of
 from runtime.importing.run import Report, import_records
 from runtime.importing.steps import steps_of
 
@@ -164,6 +164,13 @@ async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for read in (count_in, lambda path: list(records_in(path))):
         with pytest.raises(Unreadable, match=r"none\.ndjson cannot be read"):
             read(tmp_path / "none.ndjson")
+
+
+@pytest.mark.parametrize("said", ["", "s" * 33])
+def test_a_source_the_door_would_refuse_is_refused_first(tmp_path: Path, said: str) -> None:
+    with pytest.raises(Unreadable, match="--source"):
+        source_of(tmp_path / "shop.ndjson", said)
+    assert source_of(tmp_path / "shop.ndjson", None) == "shop"
 
 
 def flaky(door: WriteDoor, troubles: Iterator[Any]) -> BulkDoor:
