@@ -91,7 +91,7 @@ def replayed(history: History, fold: Fold, upto: int, progress: Callable[[int], 
 
 @contextmanager
 def whole_or_not_at_all(path: Path) -> Iterator[sqlite3.Connection]:
-    """The tables `rows` (key, JSON) and `replay` (name, value), in their place when they are full. Unwritable."""
+    """Of the tables `rows` (key, JSON) and `replay` (name, value). Raises Unwritable."""
     attempt = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         attempt.unlink(missing_ok=True)
