@@ -17,8 +17,14 @@ from runtime.embedded.child import LOOPBACK, Child
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 
 START_S: Final = 60.0
-SETTINGS: Final = {"shared_buffers": f"{psutil.virtual_memory().total // 4 // 2**20}MB"}
-"""All that differs from `tallybook up`: a quarter of the memory, as PostgreSQL's manual advises."""
+SETTINGS: Final = {
+    "shared_buffers": f"{psutil.virtual_memory().total // 4 // 2**20}MB",
+    "checkpoint_timeout": "15min",
+    "max_wal_size": "16GB",
+    "min_wal_size": "4GB",
+}
+"""All that differs from `tallybook up`: a quarter of the memory, as PostgreSQL's manual advises, and checkpoints
+so rare as servers that write much have them; docker-compose.yml has them, too."""
 
 
 @dataclass(frozen=True, slots=True)
