@@ -23,8 +23,8 @@ SETTINGS: Final = {
     "max_wal_size": "16GB",
     "min_wal_size": "4GB",
 }
-"""All that differs from `tallybook up`: a quarter of the memory, as PostgreSQL's manual advises, and checkpoints
-so rare as servers that write much have them; docker-compose.yml has them, too."""
+"""All that differs from `tallybook up`: a quarter of the memory, as PostgreSQL's manual advises, and
+checkpoints as rare as in docker-compose.yml."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from psycopg_pool import PoolTimeout
 from commands.ports import LogUnavailable
 from runtime.databases import require
 from runtime.logs import PLAIN_LINE, configure_logging
-from runtime.process import CannotStart, run_process
+from runtime.process import INTERRUPTED, CannotStart, run_process
 from runtime.settings import Settings, load_settings, load_up_settings, variable_of
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def replay(
     from runtime.replay import run  # noqa: PLC0415 - see up
 
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: run(load_settings(), fold, into, upto))
+    _end(lambda: run(_with_databases("database_url"), fold, into, upto))
 
 
 @app.command()
@@ -166,7 +166,7 @@ def export(
     from runtime.export import run  # noqa: PLC0415 - see up
 
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: run(load_settings(), file, first, last))
+    _end(lambda: run(_with_databases("database_url"), file, first, last))
 
 
 Models = Annotated[list[str] | None, typer.Argument(help="Read models; all of them if none is named.")]
@@ -178,7 +178,7 @@ def rebuild(models: Models = None) -> None:
     from runtime.rebuilding import run  # noqa: PLC0415 - see up
 
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: asyncio.run(run(load_settings(), models or [])))
+    _end(lambda: asyncio.run(run(_with_databases("database_url", "read_database_url"), models or [])))
 
 
 @app.command()
@@ -187,7 +187,7 @@ def verify(models: Models = None) -> None:
     from runtime.verifying import run  # noqa: PLC0415 - see up
 
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: asyncio.run(run(load_settings(), models or [])))
+    _end(lambda: asyncio.run(run(_with_databases("database_url", "read_database_url"), models or [])))
 
 
 @app.command()
@@ -220,12 +220,23 @@ async def _naming_what_is_away(work: Coroutine[Any, Any, None], settings: Settin
         raise  # they are there: it was something else
 
 
+def _with_databases(*names: str) -> Settings:
+    """The settings, whose databases of these names are there. Raises DatabaseUnusable."""
+    settings = load_settings()
+    for name in names:
+        asyncio.run(require(variable_of(name), getattr(settings, name)))
+    return settings
+
+
 def _end(work: Callable[[], int]) -> None:
     try:
         code = work()
     except CannotStart as refused:
         typer.echo(f"tallybook: {refused}", err=True)
         code = 1
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        code = INTERRUPTED
     sys.exit(code)
 
 

@@ -20,10 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from api.audit.ports import HistoryEvent
 from runtime.audit_log.history import History, NoSuchRange
-from runtime.process import Unwritable
+from runtime.process import INTERRUPTED, Unwritable
 from runtime.settings import Settings
 
-INTERRUPTED: Final = 130
 BATCH_EVENTS: Final = 1_000
 
 
@@ -149,6 +148,9 @@ def export(
 @contextmanager
 def _whole_or_not_at_all(*paths: Path) -> Iterator[list[BinaryIO]]:
     """Files under temporary names, on the disk before they get their own; the first gets its own last."""
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise Unwritable(f"{path} is there and is no file: it is left as it is")
     attempts = [path.with_name(f"{path.name}.{os.getpid()}.new") for path in paths]
     files: list[BinaryIO] = []
     try:

@@ -26,6 +26,10 @@ GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Of the collector's generations; at the usual 700 it looks through a thousand loaded events many times."""
 
 
+INTERRUPTED: Final = 130
+"""The exit code of what Ctrl-C has stopped."""
+
+
 class CannotStart(RuntimeError):
     """Something the operator can put right; the message says what, and is shown without a traceback."""
 

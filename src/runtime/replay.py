@@ -21,11 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from domain.envelope import NO_EVENT, Recorded
 from runtime.audit_log.history import History
-from runtime.process import CannotStart, Unwritable
+from runtime.process import INTERRUPTED, CannotStart, Unwritable
 from runtime.settings import Settings
 
 PROGRESS_EVENTS: Final = 1_000
-INTERRUPTED: Final = 130
+SQLITE: Final = b"SQLite format 3\0"
 
 Rows = dict[str, Any]
 
@@ -60,7 +60,7 @@ def fold_in(path: Path) -> Fold:
     module = ModuleType(spec.name)
     try:
         spec.loader.exec_module(module)
-    except Exception as failed:
+    except (Exception, SystemExit) as failed:
         raise UnusableFold(f"{path} cannot be loaded: {failed!r}") from failed
     missing = [name for name in ("keys", "evolve") if not callable(getattr(module, name, None))]
     if missing:
@@ -80,7 +80,7 @@ def replayed(history: History, fold: Fold, upto: int, progress: Callable[[int], 
                     rows.pop(key, None)
                 else:
                     rows[key] = row
-        except Exception as failed:
+        except (Exception, SystemExit) as failed:
             raise UnusableFold(f"the fold failed at position {recorded.position}: {failed!r}") from failed
         if count % PROGRESS_EVENTS == 0:
             progress(PROGRESS_EVENTS)
@@ -92,6 +92,8 @@ def replayed(history: History, fold: Fold, upto: int, progress: Callable[[int], 
 @contextmanager
 def whole_or_not_at_all(path: Path) -> Iterator[sqlite3.Connection]:
     """Of the tables `rows` (key, JSON) and `replay` (name, value). Raises Unwritable."""
+    if path.exists() and not _is_sqlite(path):
+        raise Unwritable(f"{path} is there and is no SQLite file: it is left as it is")
     attempt = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         attempt.unlink(missing_ok=True)
@@ -106,13 +108,28 @@ def whole_or_not_at_all(path: Path) -> Iterator[sqlite3.Connection]:
         attempt.unlink(missing_ok=True)
 
 
+def _is_sqlite(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(SQLITE)) in (SQLITE, b"")
+
+
 def write(database: sqlite3.Connection, result: Replayed, facts: Mapping[str, object]) -> None:
-    database.executemany(
-        "insert into rows values (?, ?)",
-        ((key, json.dumps(row, default=str)) for key, row in sorted(result.rows.items())),
-    )
+    """Raises UnusableFold where a key is no text or a row is nothing that JSON can hold."""
+    database.executemany("insert into rows values (?, ?)", map(_stored, result.rows.items()))
     told = {"events": result.events, "position": result.position, "event_id": result.event_id, **facts}
     database.executemany("insert into replay values (?, ?)", ((name, str(told[name])) for name in told))
+
+
+def _stored(row: tuple[Any, Any]) -> tuple[str, str]:
+    key, value = row
+    if not isinstance(key, str):
+        raise UnusableFold(f"the key {key!r} is no text")
+    try:
+        return key.encode().decode(), json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as wrong:
+        raise UnusableFold(f"the row {key!r} is nothing that JSON can hold: {wrong}") from None
 
 
 def run(settings: Settings, fold_path: Path, into: Path, upto: int | None) -> int:

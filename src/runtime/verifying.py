@@ -70,7 +70,9 @@ def events_shown(name: str) -> Iterator[Callable[[int], None]]:
 def told(difference: Difference) -> str:
     """The row, the fields that differ, and the events that feed it."""
     lines = [f"  {difference.key}"]
-    if difference.stored is None or difference.expected is None:
+    if difference.stored == difference.expected:
+        lines.append("    its parts, from which it is folded on, are not those of the log")
+    elif difference.stored is None or difference.expected is None:
         missing = "is served" if difference.expected is None else "is not served"
         lines.append(f"    {missing}, and by the log it should be otherwise")
     else:

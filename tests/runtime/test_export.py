@@ -26,14 +26,13 @@ from runtime.audit_log.history import History, NoSuchRange
 from runtime.audit_log.mapper import Kept
 from runtime.export import (
     BATCH_EVENTS,
-    INTERRUPTED,
     export,
     line_of,
     manifest_of,
     run,
 )
 from runtime.log.reading import StoredEvent
-from runtime.process import Unwritable
+from runtime.process import INTERRUPTED, Unwritable
 from runtime.settings import Settings
 
 pytestmark = pytest.mark.anyio

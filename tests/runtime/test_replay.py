@@ -93,6 +93,37 @@ async def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(tmp
         run(nowhere, fold(tmp_path, RECEIVED), tmp_path / "nowhere" / "result.sqlite", None)
 
 
+@pytest.mark.parametrize("made", ["{1, 2}", "float('nan')", "[row]"])
+async def test_a_row_that_json_cannot_hold_is_told_and_leaves_no_file(
+    side: ReadSide, tmp_path: Path, made: str
+) -> None:
+    await side.write(list(history(seed=3, appends=4)))
+    text = f"""
+def keys(recorded):
+    yield "a"
+
+
+def evolve(row, recorded, key):
+    row = {made}
+    return row
+"""
+    looped = text.replace("row = [row]", "row = []\n    row.append(row)")
+    with pytest.raises(UnusableFold, match="the row 'a' is nothing that JSON can hold"):
+        run(settings(side), fold(tmp_path, looped), tmp_path / "result.sqlite", None)
+    with pytest.raises(UnusableFold, match="the key 5 is no text"):
+        run(settings(side), fold(tmp_path, text.replace('"a"', "5")), tmp_path / "result.sqlite", None)
+    assert results_in(tmp_path) == []
+
+
+async def test_what_is_no_result_of_a_replay_is_not_replaced(side: ReadSide, tmp_path: Path) -> None:
+    path = fold(tmp_path, RECEIVED)
+    with pytest.raises(Unwritable, match="is left as it is"):
+        run(settings(side), path, path, None)
+    with pytest.raises(Unwritable, match="is left as it is"):
+        run(settings(side), path, tmp_path, None)
+    assert path.read_text() == RECEIVED
+
+
 async def test_stopped_it_leaves_the_old_result(
     side: ReadSide, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +159,7 @@ async def test_a_row_may_go_away_again(side: ReadSide, tmp_path: Path) -> None:
         ("", "no function keys and no function evolve"),
         ("1 / 0", "cannot be loaded: ZeroDivisionError"),
         ("def keys(:", "cannot be loaded: SyntaxError"),
+        ("raise SystemExit(7)", "cannot be loaded: SystemExit"),
     ],
 )
 def test_a_file_that_is_no_fold_is_told(tmp_path: Path, text: str, why: str) -> None:

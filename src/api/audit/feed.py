@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, get_args
 
 from fastapi import Depends, Query
-from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +23,7 @@ from api.problems import (
     UNAVAILABLE,
     Refused,
 )
+from api.times import Timestamp
 from domain import CONTEXTS
 from domain.envelope import ActorType
 from domain.values import ID_PATTERN, FieldError
@@ -66,8 +66,8 @@ async def _asked(
     stream: Annotated[str | None, Query(pattern=STREAM_PATTERN, max_length=MAX_STREAM_CHARS)] = None,
     actor: Annotated[str | None, Query(pattern=ACTOR_PATTERN, max_length=MAX_ACTOR_CHARS)] = None,
     correlation: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
-    first: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    last: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    first: Annotated[Timestamp | None, Query(alias="from")] = None,
+    last: Annotated[Timestamp | None, Query(alias="to")] = None,
 ) -> Asked:
     _must_be_known("context", context, CONTEXTS.values())
     _must_be_known("category", category, CONTEXTS)

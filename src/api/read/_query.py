@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +22,7 @@ from api.problems import (
     Refusals,
     Refused,
 )
+from api.times import Timestamp
 from domain.values import Rejected
 from projections import ports
 from projections.ports import Answer, Ask, Past, Rows
@@ -109,7 +110,7 @@ class QueryCall:
 
 async def _call_of(
     request: Request,
-    as_of: Annotated[AwareDatetime | None, Query(description=AS_OF)] = None,
+    as_of: Annotated[Timestamp | None, Query(description=AS_OF)] = None,
     as_of_position: Annotated[int | None, Query(ge=0, lt=2**63, description=AS_OF_POSITION)] = None,
 ) -> QueryCall:
     headers = request.headers

@@ -2,12 +2,13 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from fastapi import Path, Query
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.problems import INVALID_CURSOR
 from api.read._lists import DEFAULT_LIMIT, Cursor, Limit, cursor_of, key_at, key_of, place_of
 from api.read._query import NOT_STORED, Call, Rendering, query, router
+from api.times import Timestamp
 from domain.order import OrderStatus, UnknownOrder
 from domain.values import ID_PATTERN
 from projections.order_detail import OrderDetail, order_of
@@ -42,8 +43,8 @@ async def listed(
     call: Call,
     customer: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
     status: Literal["placed", "confirmed", "cancelled", "completed"] | None = None,
-    first: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    end: Annotated[AwareDatetime | None, Query(alias="to", description="Before this time.")] = None,
+    first: Annotated[Timestamp | None, Query(alias="from")] = None,
+    end: Annotated[Timestamp | None, Query(alias="to", description="Before this time.")] = None,
     sort: Literal["newest", "oldest"] = "newest",
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,

@@ -1,10 +1,8 @@
 """The types of request fields: strict numbers, and the limits of the domain."""
 
-import re
-from datetime import UTC, datetime
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from domain.values import (
@@ -19,10 +17,6 @@ from domain.values import (
     MAX_STOCK_QTY,
     SKU_PATTERN,
     SLUG_PATTERN,
-)
-
-_RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
 
 
@@ -42,15 +36,6 @@ def _known_currency(code: str) -> str:
     return code
 
 
-def _timestamp(given: object) -> datetime:
-    try:
-        if isinstance(given, str) and _RFC_3339.fullmatch(given):
-            return datetime.fromisoformat(given).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise PydanticCustomError("wrong_timestamp", "This is not an RFC 3339 time with at most 6 decimals")
-
-
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
 Sku = Annotated[str, Field(pattern=SKU_PATTERN)]
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
@@ -58,11 +43,6 @@ LocationCode = Annotated[str, Field(pattern=LOCATION_PATTERN)]
 Lang = Annotated[str, Field(pattern=LANG_PATTERN, max_length=35)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
-Timestamp = Annotated[
-    datetime,
-    BeforeValidator(_timestamp),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
 
 ShortText = Annotated[str, Field(min_length=1, max_length=32)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]

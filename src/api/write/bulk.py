@@ -172,9 +172,10 @@ class _Results(Response):
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         async with self._running:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             reading = asyncio.create_task(self._flight.read(), name="read commands")
             try:
+                await asyncio.sleep(0)  # asked for the body first, the server answers `Expect: 100-continue`
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 async for results in self._flight.results():
                     async with asyncio.timeout(SILENCE_SECONDS):
                         await send({"type": "http.response.body", "body": results, "more_body": True})
@@ -206,10 +207,14 @@ class _Flight:
         try:
             async for line in self._lines():
                 number += 1
-                if line.strip():
+                if line is None:
+                    await self._room.acquire()
+                    detail = f"A line has at most {MAX_LINE_BYTES} bytes."
+                    self._fly(self._refuse(number, Refused(BODY_TOO_LARGE, detail)))
+                elif line.strip():
                     await self._room.acquire()
                     self._begin(number, line)
-        except Refused as broken:  # there is no next line to be found
+        except Refused as broken:  # there is no next line
             await self._room.acquire()
             self._fly(self._refuse(number + 1, broken))
         finally:
@@ -237,8 +242,9 @@ class _Flight:
         if self._flying:
             await asyncio.wait({*self._flying})
 
-    async def _lines(self) -> AsyncIterator[bytes]:
-        rest = b""
+    async def _lines(self) -> AsyncIterator[bytes | None]:
+        """None for one that is longer than allowed, of which nothing is kept."""
+        rest, lost = b"", False
         chunks = self._request.stream()
         while True:
             try:
@@ -251,9 +257,11 @@ class _Flight:
                 break
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                yield _within_limit(line)
-            _within_limit(rest)
-        yield rest
+                yield None if lost or len(line) > MAX_LINE_BYTES else line
+                lost = False
+            if len(rest) > MAX_LINE_BYTES:
+                rest, lost = b"", True
+        yield None if lost else rest
 
     def _begin(self, number: int, line: bytes) -> None:
         try:
@@ -314,12 +322,6 @@ class _Flight:
 
     async def _refuse(self, number: int, refused: Exception) -> bytes:
         return _result(number, await answer_to(self._request, refused))
-
-
-def _within_limit(line: bytes) -> bytes:
-    if len(line) > MAX_LINE_BYTES:
-        raise Refused(BODY_TOO_LARGE, f"A line has at most {MAX_LINE_BYTES} bytes.")
-    return line
 
 
 def _validated(*given: tuple[type[BaseModel], object]) -> list[Any]:

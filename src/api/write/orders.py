@@ -5,6 +5,7 @@ from fastapi import Path
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from api.times import Timestamp
 from api.write._answers import WrittenAggregate, answered, first
 from api.write._command import Call, command, router
 from api.write._fields import (
@@ -21,7 +22,6 @@ from api.write._fields import (
     Sku,
     SoldAmount,
     SoldQty,
-    Timestamp,
     Total,
 )
 from commands.cancel_order import CancelOrder, cancel_order

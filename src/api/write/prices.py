@@ -3,9 +3,10 @@ from typing import Annotated
 from fastapi import Path
 from starlette.responses import Response
 
+from api.times import Timestamp
 from api.write._answers import WrittenAggregate, answered, first
 from api.write._command import Call, command, router
-from api.write._fields import Currency, Fields, Id, Line, Price, Timestamp
+from api.write._fields import Currency, Fields, Id, Line, Price
 from commands.set_price import SetPrice, set_price
 from domain import price, product
 from domain.price import PriceSet

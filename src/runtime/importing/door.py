@@ -1,6 +1,7 @@
 """The write door's bulk entrance, as a client sees it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ PATIENCE_S: Final = 60.0
 """How long nothing may get through."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+WORTH_TELLING_S: Final = 8 * FIRST_PAUSE_S
+"""The pause before which whoever waits is told why."""
+
+logger = logging.getLogger(__name__)
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -72,6 +77,10 @@ class BulkDoor:
             elif clock() > deadline:
                 raise Unreachable(f"nothing gets through to {self.client.base_url}: {trouble}")
             if still:
+                if pause == WORTH_TELLING_S:
+                    logger.warning(
+                        "%s does not answer as it should, trying again: %s", self.client.base_url, trouble
+                    )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 

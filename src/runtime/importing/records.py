@@ -3,6 +3,7 @@
 What it names must have been named before: a product's SKUs by the lines of stock and orders, a location too.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -115,16 +116,14 @@ def records_in(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def count_in(path: Path) -> int:
-    """How many records there are."""
-    try:
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError as error:
-        raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
+    """How many records there are, all of them in the format. Raises Unreadable."""
+    if path.exists() and not path.is_file():
+        raise Unreadable(f"{path} cannot be read: it is no file")
+    return sum(1 for _ in records_in(path))
 
 
 def _decoded(path: Path, number: int, line: bytes) -> Record:
     try:
-        return _decoder.decode(line)
+        return _decoder.decode(line.removeprefix(BOM_UTF8) if number == 1 else line)
     except msgspec.MsgspecError as wrong:
         raise Unreadable(f"{path}, line {number}: {wrong}") from None

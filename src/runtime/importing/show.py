@@ -18,10 +18,10 @@ from rich.progress import (
 from runtime.importing.door import BulkDoor
 from runtime.importing.records import Record
 from runtime.importing.run import Report, import_records
+from runtime.process import INTERRUPTED
 from runtime.settings import Settings, url_of
 
 ROLE = "admin"
-INTERRUPTED = 130
 
 
 def run(settings: Settings, records: Iterator[tuple[str, Record]], source: str, count: int) -> int:

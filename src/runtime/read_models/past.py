@@ -17,6 +17,7 @@ from runtime.read_models.folding import Parts, contexts_of, fold, keys_of
 from runtime.read_models.rows import PostgresRows
 
 MAX_ROWS: Final = 10_000
+"""Of which the streams are looked up; where more may matter, all of the contexts is read."""
 MAX_EVENTS: Final = 200_000
 
 Row = TypeVar("Row")
@@ -60,7 +61,8 @@ class PastRows:
             rows = await self._all(model, marks)
         else:
             names, _, build = await self._rows.parts(model, ever, parameters, applied, limit=MAX_ROWS + 1)
-            rows = await self._of(model, names, ask.as_of)
+            few = len(names) <= MAX_ROWS
+            rows = await (self._of(model, names, ask.as_of) if few else self._all(model, marks))
         combined = [row for parts in rows.values() if parts and (row := model.combine(parts)) is not None]
         found = await self._rows.among(model, combined, where, parameters)
         return Answer(tuple(Versioned(row, ask.as_of) for row in found), at, build)
@@ -101,8 +103,6 @@ class PastRows:
         self, model: ReadModel[Any], names: Mapping[str, Sequence[str]], as_of: int
     ) -> Mapping[str, Parts]:
         """The parts of these rows at a position."""
-        if len(names) > MAX_ROWS:
-            raise TooMuchHistory
         streams = sorted({name for parts in names.values() for name in parts})
         events = await self._reader.read_streams(streams, upto=as_of, limit=MAX_EVENTS + 1)
         if len(events) > MAX_EVENTS:

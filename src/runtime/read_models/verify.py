@@ -23,7 +23,7 @@ from runtime.audit_log.history import History
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.read_models.builds import Lane, marks_of, served_of
-from runtime.read_models.folding import Model, fold, keys_of
+from runtime.read_models.folding import Model, Parts, fold, keys_of
 from runtime.read_models.shelf import Shelf
 from runtime.read_models.tables import Table
 
@@ -44,7 +44,10 @@ class NothingServed(CannotStart):
 
 @dataclass(slots=True)
 class Difference:
-    """A row that is not what the log says; None where there is none. `events`: the first that feed it."""
+    """A row that is not what the log says; None where there is none. `events`: the first that feed it.
+
+    Where stored and expected are the same, it is the parts that differ, from which the row is folded on.
+    """
 
     key: str
     stored: Any
@@ -110,19 +113,23 @@ class Cut:
             [(rows,)] = await counted.fetchall()
             yield cls(connection, table, marks, rows)
 
-    async def stored(self) -> AsyncIterator[tuple[str, Any]]:
-        """Key and row of each row, in the order of their keys; None for one that is not shown."""
+    async def stored(self) -> AsyncIterator[tuple[str, Any, bytes]]:
+        """Key, row and parts of each row, in the order of their keys; None for one that is not shown."""
         names = [column.name for column in self._table.columns]
-        query = sql.SQL("select {key}, shown, {columns} from {table} order by {key}").format(
+        query = sql.SQL("select {key}, shown, parts, {columns} from {table} order by {key}").format(
             key=self._table.key.identifier,
             columns=sql.SQL(", ").join(column.identifier for column in self._table.columns),
             table=self._table.identifier,
         )
         async with self._connection.cursor(name="verify") as cursor:
             cursor.itersize = PAGE_ROWS
-            async for key, shown, *values in await cursor.execute(query, ()):
+            async for key, shown, parts, *values in await cursor.execute(query, ()):
                 row = dict(zip(names, values, strict=True))
-                yield key, msgspec.convert(row, self._table.model.row) if shown else None
+                yield key, msgspec.convert(row, self._table.model.row) if shown else None, parts
+
+    def encoded(self, parts: Parts) -> bytes:
+        """As they are stored."""
+        return self._table.encode(parts)
 
 
 async def verify(history: History, url: str, model: Model, progress: Progress) -> Verified:
@@ -137,25 +144,25 @@ async def verify(history: History, url: str, model: Model, progress: Progress) -
                 progress(len(events))
             expected = shelf.in_order()
             coming = next(expected, None)
-            async for key, stored in cut.stored():
+            async for key, stored, stored_parts in cut.stored():
                 while coming and coming[0] < key:
-                    _compare(verified, coming[0], None, model.combine(coming[1]), there=False)
+                    _differs(verified, coming[0], None, model.combine(coming[1]))
                     coming = next(expected, None)
                 if coming and coming[0] == key:
-                    _compare(verified, key, stored, model.combine(coming[1]), there=True)
+                    row = model.combine(coming[1])
+                    if stored != row or stored_parts != cut.encoded(coming[1]):
+                        _differs(verified, key, stored, row)
                     coming = next(expected, None)
                 else:
-                    _compare(verified, key, stored, None, there=False)
+                    _differs(verified, key, stored, None)
             for key, parts in (coming, *expected) if coming else ():
-                _compare(verified, key, None, model.combine(parts), there=False)
+                _differs(verified, key, None, model.combine(parts))
         if verified.told:
             await find_events(history, model, cut.marks, verified.told)
         return verified
 
 
-def _compare(verified: Verified, key: str, stored: Any, expected: Any, *, there: bool) -> None:  # noqa: ANN401 - rows
-    if there and stored == expected:
-        return
+def _differs(verified: Verified, key: str, stored: Any, expected: Any) -> None:  # noqa: ANN401 - rows
     verified.differing += 1
     if len(verified.told) < MAX_TOLD:
         verified.told.append(Difference(key, stored, expected, []))

@@ -101,7 +101,7 @@ async def test_a_filter_that_takes_nothing_gives_nothing(doors: Doors) -> None:
         {"stream": "sku-FED-3", "type": "order.placed.v1"},
         {"stream": "sku-FED-3", "context": "orders"},
         {"from": "2999-01-01T00:00:00Z"},
-        {"to": "0001-01-01T00:00:00+14:00"},
+        {"to": "0001-01-01T00:00:00Z"},
         {"after": (await doors.reader.head()).position},
     ]
     for params in nothing:

@@ -123,15 +123,23 @@ async def test_another_media_type_is_refused(door: WriteDoor) -> None:
     assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media_type")
 
 
-async def test_a_line_that_is_too_long_ends_the_request(
-    door: WriteDoor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("length", [401, 5_000, 500_000])
+async def test_a_line_that_is_too_long_is_refused_and_the_others_go_on(
+    door: WriteDoor, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     monkeypatch.setattr(bulk, "MAX_LINE_BYTES", 400)
+    other = {**PRODUCT, "slug": "another"}
+    long = b"x" * length
     answers = await results(
-        door, line("DraftProduct", "1", PRODUCT), b"x" * 401, line("DraftProduct", "2", PRODUCT)
+        door, line("DraftProduct", "1", PRODUCT), long, line("DraftProduct", "2", other), long
     )
-    assert [answer["status"] for answer in answers] == [201, 413]
-    assert (answers[1]["line"], answers[1]["body"]["code"]) == (2, "body_too_large")
+    assert [(answer["line"], answer["status"]) for answer in answers] == [
+        (1, 201),
+        (2, 413),
+        (3, 201),
+        (4, 413),
+    ]
+    assert answers[1]["body"]["code"] == "body_too_large"
 
 
 class Talk:

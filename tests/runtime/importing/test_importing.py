@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -234,3 +235,13 @@ def test_keys_are_the_same_for_ever() -> None:
     command = next(steps_of(order, "till"))
     assert command.idempotency_key == "01595753-6400-70af-bd0c-920e106ccbb6"
     assert command.body["customer_id"] == "00000000-0000-749e-a6bd-f21038cd674c"
+
+
+def test_a_file_is_wholly_in_the_format_before_anything_is_sent(tmp_path: Path) -> None:
+    path = written(tmp_path, *SHOP)
+    assert count_in(path) == len(SHOP)
+    path.write_bytes(BOM_UTF8 + path.read_bytes() + b"oops\n")
+    with pytest.raises(Unreadable, match=f"line {len(SHOP) + 1}"):
+        count_in(path)
+    with pytest.raises(Unreadable, match="it is no file"):
+        count_in(tmp_path)

@@ -108,14 +108,21 @@ async def test_more_history_than_is_looked_into_is_refused(
     rows: PastRows, side: ReadSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Ask(as_of=(await side.reader.head()).position)
-    for limit in ("MAX_ROWS", "MAX_EVENTS"):
-        with monkeypatch.context() as patch:
-            patch.setattr(past, limit, 3)
-            with pytest.raises(TooMuchHistory):
-                await rows.select(STOCK_AVAILABILITY, "true", {}, ask, ever="true")
     monkeypatch.setattr(past, "MAX_EVENTS", 3)
-    with pytest.raises(TooMuchHistory):
-        await rows.select(STOCK_AVAILABILITY, "true", {}, ask)
+    for ever in ("true", None):
+        with pytest.raises(TooMuchHistory):
+            await rows.select(STOCK_AVAILABILITY, "true", {}, ask, ever=ever)
+
+
+async def test_of_more_rows_than_are_looked_up_the_past_is_the_same(
+    rows: PastRows, side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for position in (1, 40, (await side.reader.head()).position):
+        looked_up = await rows.select(STOCK_AVAILABILITY, "true", {}, Ask(as_of=position), ever="true")
+        with monkeypatch.context() as patch:
+            patch.setattr(past, "MAX_ROWS", 1)
+            read = await rows.select(STOCK_AVAILABILITY, "true", {}, Ask(as_of=position), ever="true")
+        assert set(read.rows) == set(looked_up.rows)
 
 
 async def test_the_past_is_told_once_the_read_models_have_seen_it(side: ReadSide) -> None:

@@ -85,6 +85,20 @@ async def test_a_row_that_was_changed_by_hand_is_found_and_explained(side: ReadS
         assert "stock.received.v1" in words
 
 
+async def test_what_a_row_is_folded_on_from_is_compared_too(side: ReadSide) -> None:
+    async with served(side):
+        key = await by_hand(
+            side,
+            STOCK_AVAILABILITY,
+            "update {table} set parts = convert_to('{{}}', 'utf8') where {key} = {one} returning {key}",
+        )
+        found = await verified(side, STOCK_AVAILABILITY)
+        [difference] = found.told
+        assert (found.differing, difference.key, difference.fields()) == (1, key, {})
+        assert "its parts" in told(difference)
+        assert "stock.received.v1" in told(difference)
+
+
 async def test_a_row_that_is_gone_and_one_that_nobody_made_are_found(side: ReadSide) -> None:
     async with served(side):
         gone = await by_hand(side, ORDER_DETAIL, "delete from {table} where {key} = {one} returning {key}")
