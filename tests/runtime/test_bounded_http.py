@@ -94,6 +94,14 @@ async def test_a_body_that_goes_on_after_its_answer_loses_its_connection(port: i
     assert answer.startswith(b"HTTP/1.1 401 ")
 
 
+async def test_whoever_waits_to_send_many_commands_is_told_to_go_on(port: int) -> None:
+    token = TOKENS["admin"].encode()
+    head = b"POST /v1/commands HTTP/1.1\r\nHost: door\r\nExpect: 100-continue\r\nContent-Length: 3\r\n"
+    head += b"Content-Type: application/x-ndjson\r\nAuthorization: Bearer " + token + b"\r\n"
+    told = await says(port, head + b"Connection: close\r\n\r\n", b"{}\n", pause=0.1)
+    assert told.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
 async def test_a_connection_serves_many_requests_large_and_small(port: int) -> None:
     headers = {"Authorization": f"Bearer {TOKENS['admin']}", "Content-Type": "application/json"}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:

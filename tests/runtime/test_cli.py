@@ -51,7 +51,8 @@ def test_without_settings_a_process_names_what_is_missing(tmp_path: Path, comman
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "migrate", "status", "write-api", "policies"),
+        *("up", "migrate", "status", "write-api", "policies", "verify", "rebuild", "export log.ndjson"),
+        "replay fold.py --into result.sqlite",
         pytest.param("projector", marks=pytest.mark.heavy),  # waits for ten seconds
     ],
 )
@@ -60,7 +61,7 @@ def test_a_database_that_does_not_answer_is_named_and_nothing_else_is_started(
 ) -> None:
     refused = tallybook(
         tmp_path,
-        command,
+        *command.split(),
         TALLYBOOK_DATABASE_URL=AWAY,
         TALLYBOOK_READ_DATABASE_URL=AWAY,
         TALLYBOOK_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",

@@ -1,8 +1,9 @@
 """Why is it so? The events that made a row, or one field of it, what it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Path, Query
@@ -211,7 +212,16 @@ def _shown(steps: Sequence[Step]) -> list[ExplainedStep]:
             occurred_at=step.recorded.metadata.occurred_at,
             recorded_at=step.recorded.recorded_at,
             actor=StepActor(type=step.recorded.metadata.actor.type, id=step.recorded.metadata.actor.id),
-            value=step.value,
+            value=_plain(step.value),
         )
         for step in steps
     ]
+
+
+def _plain(value: object) -> object:
+    """Sums, which may pass 64 bits, are numbers here as they are in lists."""
+    if isinstance(value, Decimal):
+        return int(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

@@ -292,6 +292,8 @@ async def test_the_future_and_two_pasts_at_once_are_refused(doors: Doors) -> Non
         ({"as_of_position": head.position + 1_000}, "beyond_the_log"),
         ({"as_of_position": 1, "as_of": "2026-01-01T00:00:00Z"}, "invalid_as_of"),
         ({"as_of": "2026-01-01T00:00:00"}, "invalid_fields"),
+        ({"as_of": "2026"}, "invalid_fields"),
+        ({"as_of": "1795566240"}, "invalid_fields"),
         ({"as_of_position": -1}, "invalid_fields"),
     ):
         refused = await doors.read.send("GET", "/stock/FUTURE", params=params)
