@@ -90,12 +90,12 @@ def replayed(history: History, fold: Fold, upto: int, progress: Callable[[int], 
 
 
 @contextmanager
-def whole_or_not_at_all(path: Path) -> Iterator[sqlite3.Connection]:
-    """Of the tables `rows` (key, JSON) and `replay` (name, value). Raises Unwritable."""
-    if path.exists() and not _is_sqlite(path):
-        raise Unwritable(f"{path} is there and is no SQLite file: it is left as it is")
+def result_in(path: Path) -> Iterator[sqlite3.Connection]:
+    """Its tables `rows` (key, JSON) and `replay` (name, value): in place whole, or not at all. Unwritable."""
     attempt = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        if path.exists() and not _is_sqlite(path):
+            raise Unwritable(f"{path} is there and is no SQLite file: it is left as it is")
         attempt.unlink(missing_ok=True)
         with closing(sqlite3.connect(attempt)) as database, database:
             database.execute("create table rows (key text primary key, row text not null) without rowid")
@@ -137,7 +137,7 @@ def run(settings: Settings, fold_path: Path, into: Path, upto: int | None) -> in
     fold = fold_in(fold_path)
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with whole_or_not_at_all(into) as database, History.open(settings.database_url) as history:
+        with result_in(into) as database, History.open(settings.database_url) as history:
             end, began = history.end(upto), time.monotonic()
             with Progress(*columns, console=Console(stderr=True)) as progress:
                 task = progress.add_task("", total=end)

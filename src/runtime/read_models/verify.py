@@ -146,23 +146,23 @@ async def verify(history: History, url: str, model: Model, progress: Progress) -
             coming = next(expected, None)
             async for key, stored, stored_parts in cut.stored():
                 while coming and coming[0] < key:
-                    _differs(verified, coming[0], None, model.combine(coming[1]))
+                    _note(verified, coming[0], None, model.combine(coming[1]))
                     coming = next(expected, None)
                 if coming and coming[0] == key:
                     row = model.combine(coming[1])
                     if stored != row or stored_parts != cut.encoded(coming[1]):
-                        _differs(verified, key, stored, row)
+                        _note(verified, key, stored, row)
                     coming = next(expected, None)
                 else:
-                    _differs(verified, key, stored, None)
+                    _note(verified, key, stored, None)
             for key, parts in (coming, *expected) if coming else ():
-                _differs(verified, key, None, model.combine(parts))
+                _note(verified, key, None, model.combine(parts))
         if verified.told:
             await find_events(history, model, cut.marks, verified.told)
         return verified
 
 
-def _differs(verified: Verified, key: str, stored: Any, expected: Any) -> None:  # noqa: ANN401 - rows
+def _note(verified: Verified, key: str, stored: Any, expected: Any) -> None:  # noqa: ANN401 - rows
     verified.differing += 1
     if len(verified.told) < MAX_TOLD:
         verified.told.append(Difference(key, stored, expected, []))

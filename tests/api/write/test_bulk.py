@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Any
 
 import httpx
@@ -140,6 +140,35 @@ async def test_a_line_that_is_too_long_is_refused_and_the_others_go_on(
         (4, 413),
     ]
     assert answers[1]["body"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("piece", [1, 7, 399, 400, 401, 1_000])
+async def test_so_it_is_in_whatever_pieces_it_comes(
+    door: WriteDoor, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(bulk, "MAX_LINE_BYTES", 400)
+    lines = [
+        line("DraftProduct", "1", PRODUCT),
+        b"x" * 1_300,
+        line("DraftProduct", "2", {**PRODUCT, "slug": "another"}),
+        b"x" * 400,
+        b"x" * 401,
+    ]
+    content = b"\n".join(each if isinstance(each, bytes) else json.dumps(each).encode() for each in lines)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for begin in range(0, len(content), piece):
+            yield content[begin : begin + piece]
+
+    answer = await door.send("POST", "/commands", "admin", content=pieces(), headers={"Content-Type": NDJSON})
+    answers = [json.loads(each) for each in answer.text.splitlines()]
+    assert [(each["line"], each["status"]) for each in answers] == [
+        (1, 201),
+        (2, 413),
+        (3, 201),
+        (4, 400),
+        (5, 413),
+    ]
 
 
 class Talk:

@@ -11,12 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from doors import TOKENS, WriteDoor
+from pydantic import TypeAdapter
 
+from api.write._fields import ShortText
 from domain.order import OrderImported
 from domain.product import ProductPublished
 from runtime.importing import door as importing_door
 from runtime.importing.door import BulkDoor, Unreachable
-from runtime.importing.records import Order, Record, Unreadable, count_in, records_in, source_of
+from runtime.importing.records import MAX_SOURCE, Order, Record, Unreadable, count_in, records_in, source_of
 from runtime.importing.run import Report, import_records
 from runtime.importing.steps import steps_of
 
@@ -172,6 +174,7 @@ def test_a_source_the_door_would_refuse_is_refused_first(tmp_path: Path, said: s
     with pytest.raises(Unreadable, match="--source"):
         source_of(tmp_path / "shop.ndjson", said)
     assert source_of(tmp_path / "shop.ndjson", None) == "shop"
+    assert TypeAdapter(ShortText).json_schema()["maxLength"] == MAX_SOURCE
 
 
 def flaky(door: WriteDoor, troubles: Iterator[Any]) -> BulkDoor:
@@ -208,8 +211,11 @@ async def test_what_was_not_answered_is_sent_again(
     assert len(orders) == len(set(orders)) == 600
 
 
-async def test_nobody_waits_for_ever(door: WriteDoor, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_for_ever_or_without_a_word(
+    door: WriteDoor, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(importing_door, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(importing_door, "WORTH_TELLING_S", 0.004)
     monkeypatch.setattr(importing_door, "PATIENCE_S", 0.05)
 
     def away() -> Iterator[Exception]:
@@ -219,6 +225,7 @@ async def test_nobody_waits_for_ever(door: WriteDoor, file: Path, monkeypatch: p
     async with asyncio.timeout(5):
         with pytest.raises(Unreachable, match="away"):
             await run(file, flaky(door, away()))
+    assert "does not answer as it should" in caplog.text
 
 
 async def test_a_token_that_opens_nothing_ends_it(door: WriteDoor, file: Path) -> None:
