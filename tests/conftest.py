@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import signal
 import socket
 import tempfile
@@ -12,8 +13,11 @@ from types import FrameType
 
 import psycopg
 import pytest
+from broker import OwnApacheKafka
 from psycopg import sql
 
+from runtime.embedded.apache_kafka.jars import ApacheKafkaUnusable
+from runtime.embedded.apache_kafka.node import ApacheKafka
 from runtime.embedded.broker import broker_spec
 from runtime.embedded.child import Child
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
@@ -21,6 +25,8 @@ from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_database
 START_SECONDS = 60.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 SERVICE_PASSWORD = "service"
+REQUIRED = "TALLYBOOK_REQUIRE_APACHE_KAFKA"
+"""Set where tests on Apache Kafka must run; elsewhere they are skipped without Java and Maven."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -132,6 +138,39 @@ def broker(session_home: Path) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         asyncio.run(child.stop())
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(session_home: Path) -> Iterator[OwnApacheKafka]:
+    """A node of Apache Kafka, for tests that call `begin` first; it does not run yet."""
+    node = ApacheKafka(
+        directory=session_home / "kafka",
+        port=_free_port(),
+        controller_port=_free_port(),
+        log=session_home / "kafka.log",
+    )
+    own = OwnApacheKafka(node)
+    try:
+        asyncio.run(own.prepare())
+    except ApacheKafkaUnusable as unusable:
+        if os.environ.get(REQUIRED):
+            raise
+        pytest.skip(str(unusable))
+    try:
+        yield own
+    finally:
+        asyncio.run(own.kill())
+
+
+@pytest.fixture(params=["embedded", "apache"])
+def either_broker(request: pytest.FixtureRequest) -> str:
+    """The bootstrap servers of a broker of each kind."""
+    if request.param == "embedded":
+        servers: str = request.getfixturevalue("broker")
+        return servers
+    own: OwnApacheKafka = request.getfixturevalue("apache_kafka")
+    asyncio.run(own.begin())
+    return own.servers
 
 
 async def _start(child: Child) -> None:

@@ -26,7 +26,8 @@ def test_that_handles_signals_itself():
     asyncio.run(work())
 
 
-def test_that_waits(postgres, broker):
+def test_that_waits(postgres, broker, apache_kafka):
+    asyncio.run(apache_kafka.begin())
     Path("started").touch()
     asyncio.run(asyncio.sleep(60))
 """
@@ -40,7 +41,11 @@ def test_tests_that_are_told_to_stop_leave_nothing_behind(tmp_path: Path) -> Non
     run = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "test_waiting.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -53,7 +58,7 @@ def test_tests_that_are_told_to_stop_leave_nothing_behind(tmp_path: Path) -> Non
             time.sleep(0.05)
         started = psutil.Process(run.pid).children(recursive=True)
         names = {process.name() for process in started}
-        assert {"postgres", "tansu"} <= names
+        assert {"postgres", "tansu", "java"} <= names
         run.send_signal(signal.SIGTERM)
         run.send_signal(signal.SIGHUP)  # `make` passes on what its group was told already
         assert run.wait(STOP_SECONDS) == pytest.ExitCode.INTERRUPTED

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from broker import OwnBroker
+from broker import OwnApacheKafka, OwnBroker, OwnEmbeddedBroker
 from read_side import ReadSide, read_side
 
 
@@ -14,11 +14,20 @@ async def side(new_database: Callable[[], str]) -> AsyncIterator[ReadSide]:
         yield side
 
 
+@pytest.fixture(params=["embedded", "apache"])
+def stopped_broker(
+    request: pytest.FixtureRequest, free_port: Callable[[], int], tmp_path: Path
+) -> OwnEmbeddedBroker | OwnApacheKafka:
+    if request.param == "embedded":
+        return OwnEmbeddedBroker(free_port(), tmp_path / "broker.log")
+    own: OwnApacheKafka = request.getfixturevalue("apache_kafka")
+    return own
+
+
 @pytest.fixture
-async def own_broker(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[OwnBroker]:
-    """A broker that nobody else uses, for tests that kill it."""
-    broker = OwnBroker(free_port(), tmp_path / "broker.log")
-    await broker.start()
-    yield broker
-    await broker.kill()
+async def own_broker(stopped_broker: OwnEmbeddedBroker | OwnApacheKafka) -> AsyncIterator[OwnBroker]:
+    """A broker of each kind that nobody else uses, for tests that kill it."""
+    await stopped_broker.begin()
+    yield stopped_broker
+    await stopped_broker.end()
     gc.collect()  # kafka-python leaves the sockets of refused connections behind; here they are forgiven

@@ -1,0 +1,1 @@
+"""Apache Kafka from its jars: one node without Docker, as production has it, on loopback."""
