@@ -199,6 +199,7 @@ class Subscriber:
         self._thread = _Thread("kafka-subscriber")
         self._recover_at = 0.0
         self._assigned_at = 0.0
+        self._next: dict[Any, int] = {}  # by partition: the offset after the last one that arrived
         self._consumer: Any = None
 
     async def connect(self) -> None:
@@ -246,6 +247,7 @@ class Subscriber:
 
     def _poll(self) -> dict[tuple[str, int], list[Message]]:
         arrived = self._consumer.poll(timeout_ms=POLL_MS)
+        self._next |= {partition: records[-1].offset + 1 for partition, records in arrived.items()}
         if time.monotonic() > self._recover_at:
             self._recover_at = time.monotonic() + RECOVER_S
             self._recover()
@@ -264,7 +266,10 @@ class Subscriber:
         }
 
     def _recover(self) -> None:
-        """A broker may come back without anything: topics it makes by itself, offsets beyond their end."""
+        """A broker may come back without anything: topics it makes by itself, offsets beyond their end.
+
+        Where the broker tells of that (Apache's does), the client itself goes back, but to the new end.
+        """
         _require_any(self._servers)
         self._check({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in self._topics})
         assigned = self._consumer.assignment()
@@ -275,7 +280,10 @@ class Subscriber:
         for partition in assigned:
             end = self._consumer.highwater(partition)
             position = self._consumer.position(partition, timeout_ms=POLL_MS)
-            if end is not None and position is not None and position > end:
+            if position is None:
+                continue
+            if position < self._next.get(partition, 0) or (end is not None and position > end):
+                self._next.pop(partition, None)
                 self._consumer.seek_to_beginning(partition)
 
     def _close(self) -> None:

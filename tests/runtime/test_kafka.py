@@ -144,6 +144,7 @@ async def test_a_topic_made_again_under_a_subscriber_is_read_from_its_beginning(
     admin = KafkaAdminClient(bootstrap_servers=own_broker.servers)
     admin.delete_topics(["here"])
     admin.create_topics({"here": {"num_partitions": 2, "replication_factor": 1}})
+    admin.wait_for_topics(["here"])
     admin.close()
     second = Publisher(own_broker.servers, TOPICS, recreate=False)
     await second.connect()
