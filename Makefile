@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up test campaign bench-log bench-year sample check lint format openapi event-contracts lock build
+.PHONY: help install up kafka test campaign bench-log bench-year sample check lint format openapi event-contracts lock build
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ $(STAMP): requirements-dev.lock pyproject.toml
 
 up: install ## run the whole house in the foreground, services embedded, data in .tallybook/
 	$(BIN)/tallybook up
+
+kafka: install ## run Apache Kafka in the foreground on 127.0.0.1:9092, data in .tallybook-kafka/
+	$(BIN)/tallybook kafka
 
 test: install ## run the quick tests
 	$(PYTEST) -m "not heavy" --numprocesses 2 --dist loadfile

@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from psycopg import OperationalError
@@ -41,19 +41,39 @@ def up(
             min=LOWEST_BASE,
             max=HIGHEST_BASE,
             help="Doors on the three ports after it, services and figures on the next five, "
-            "further write doors from the eleventh on.",
+            "further write doors from the eleventh on, the controller of Apache Kafka on the fortieth.",
         ),
     ] = 8000,
     as_json: Annotated[
         bool, typer.Option("--json", help="When ready, one line of JSON on standard output.")
     ] = False,
     write_apis: Annotated[int, typer.Option(min=1, max=20, help="How many write doors.")] = 1,
+    kafka: Annotated[
+        Literal["embedded", "apache"],
+        typer.Option(help="The broker in memory, or Apache Kafka, which needs Java and Maven."),
+    ] = "embedded",
 ) -> None:
     """Run the whole house on this machine, in the foreground, with embedded services where none are given."""
     from runtime.up import Ports, run_house  # noqa: PLC0415 - a process loads its own rooms only
 
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: run_process(run_house(load_up_settings(), Ports(port_base, write_apis), as_json=as_json)))
+    ports = Ports(port_base, write_apis)
+    _end(lambda: run_process(run_house(load_up_settings(), ports, kafka, as_json=as_json)))
+
+
+@app.command()
+def kafka(
+    *,
+    port: Annotated[
+        int, typer.Option(min=LOWEST_BASE, max=HIGHEST_BASE, help="Its controller is on the next one.")
+    ] = 9092,
+    data: Annotated[Path, typer.Option(help="Where it keeps everything.")] = Path(".tallybook-kafka"),
+) -> None:
+    """Run one node of Apache Kafka on this machine, in the foreground; it needs Java and Maven."""
+    from runtime.embedded.apache_kafka.alone import run_node  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: run_process(run_node(data.resolve(), port)))
 
 
 @app.command()

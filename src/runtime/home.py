@@ -40,6 +40,10 @@ class Home:
     def postgres(self) -> Path:
         return self.path / "postgres"
 
+    @property
+    def kafka(self) -> Path:
+        return self.path / "kafka"
+
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 

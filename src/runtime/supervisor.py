@@ -18,7 +18,7 @@ from typing import IO, Final
 import psutil
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from runtime.embedded.child import Child, ChildFailed, ChildSpec, bound_log, end_process, require_free
+from runtime.embedded.child import Child, ChildSpec, bound_log, end_process, require_free
 from runtime.home import Home, HomeUnusable, reading, write_private
 from runtime.process import CannotStart
 
@@ -141,7 +141,7 @@ class Supervisor:
             delay = min(delay * 2, LONGEST_DELAY_SECONDS)
             try:
                 await self._begin(child)
-            except (ChildFailed, OSError):
+            except (CannotStart, OSError):
                 logger.exception("%s could not be started", name)
 
     async def _until_ended(self, child: Child) -> None:

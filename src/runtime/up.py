@@ -7,17 +7,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 
 from runtime import migrate
 from runtime.databases import require
+from runtime.embedded.apache_kafka.node import ApacheKafka
 from runtime.embedded.broker import broker_spec
 from runtime.embedded.child import LOOPBACK, ChildSpec, PortTaken
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 from runtime.home import Home, write_private
-from runtime.process import SUPERVISOR_VARIABLE
+from runtime.process import SUPERVISOR_VARIABLE, CannotStart
 from runtime.secrets import Secrets, secrets_of
 from runtime.settings import Settings, UpSettings, environment_of, url_of, variable_of
 from runtime.supervisor import Stage, locked, supervise
@@ -32,8 +33,14 @@ DATABASES: Final = (
     "database_url",
     "read_database_url",
 )
+Broker = Literal["embedded", "apache"]
+"""The one in memory from a wheel, or Apache Kafka from its jars."""
 PROBE_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 4.0  # of a process; the whole house stops within 10 s
+
+
+class TwoBrokers(CannotStart):
+    """A broker is named, and another is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +71,33 @@ class Ports:
         return self.base + 5
 
     @property
+    def controller(self) -> int:
+        """Apache Kafka's, which the embedded broker has no need of."""
+        return self.base + 40
+
+    @property
     def metrics(self) -> dict[str, int]:
         return {"relay": self.base + 6, "projector": self.base + 7, "policies": self.base + 8}
 
 
-async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
+async def run_house(wishes: UpSettings, ports: Ports, broker: Broker, *, as_json: bool) -> None:
     """Run until cancelled. Raises CannotStart."""
+    if broker == "apache" and wishes.kafka_bootstrap_servers is not None:
+        raise TwoBrokers(
+            f"{variable_of('kafka_bootstrap_servers')} names a broker, and --kafka apache asks for another: "
+            "leave out one of them"
+        )
     home = Home(wishes.home)
     with locked(home):
         secrets = secrets_of(home)
-        settings, server = plan_settings(home, wishes, ports, secrets)
+        settings, server = plan_settings(home, wishes, ports, secrets, broker)
         await require_databases(wishes)
         write_private(home.settings, settings.model_dump_json(indent=2))
         services: list[ChildSpec] = []
         if server:
             services.append(server.spec())
         if wishes.kafka_bootstrap_servers is None:
-            services.append(broker_spec(ports.broker, home.log("broker")))
+            services.append(await broker_of(home, ports, broker))
 
         async def prepare() -> None:
             if server:
@@ -98,6 +115,19 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
             raise PortTaken(f"{taken} (`--port-base` moves all ports of a house)") from None
 
 
+async def broker_of(home: Home, ports: Ports, broker: Broker) -> ChildSpec:
+    """Raises ApacheKafkaUnusable."""
+    log = home.log("broker")
+    match broker:
+        case "embedded":
+            return broker_spec(ports.broker, log)
+        case "apache":
+            node = ApacheKafka(
+                directory=home.kafka, port=ports.broker, controller_port=ports.controller, log=log
+            )
+            return await node.spec()
+
+
 async def require_databases(wishes: UpSettings) -> None:
     """Before anything is started: those that are named let us in. Raises DatabaseUnusable."""
     for name in DATABASES:
@@ -106,7 +136,7 @@ async def require_databases(wishes: UpSettings) -> None:
 
 
 def plan_settings(
-    home: Home, wishes: UpSettings, ports: Ports, secrets: Secrets
+    home: Home, wishes: UpSettings, ports: Ports, secrets: Secrets, broker: Broker
 ) -> tuple[Settings, EmbeddedPostgres | None]:
     """What the processes are told, and the server that `up` itself must run, if any."""
     given = wishes.model_dump(exclude_none=True)
@@ -125,7 +155,8 @@ def plan_settings(
             given |= {"read_migration_database_url": server.url(READ_DATABASE)}
     if wishes.kafka_bootstrap_servers is None:
         given |= {"kafka_bootstrap_servers": f"{LOOPBACK}:{ports.broker}"}
-        given.setdefault("kafka_recreate_topics", True)
+        # Apache Kafka makes no topic by itself: one with a wrong number of partitions is somebody's mistake.
+        given.setdefault("kafka_recreate_topics", broker == "embedded")
     settings = Settings(
         **given,
         write_port=ports.write[0],

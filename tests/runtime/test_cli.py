@@ -12,7 +12,18 @@ from house import free_port_base
 
 from runtime.secrets import ROLES
 
-COMMANDS = ("up", "write-api", "read-api", "audit-api", "relay", "projector", "policies", "migrate", "status")
+COMMANDS = (
+    "up",
+    "kafka",
+    "write-api",
+    "read-api",
+    "audit-api",
+    "relay",
+    "projector",
+    "policies",
+    "migrate",
+    "status",
+)
 
 
 AWAY = "postgresql://shop:opensesame@127.0.0.1:1/log"  # nobody listens on port 1

@@ -24,7 +24,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
 
 @pytest.fixture
 def settings(home: Home) -> Settings:
-    settings, _ = plan_settings(home, UpSettings(), PORTS, secrets_of(home))
+    settings, _ = plan_settings(home, UpSettings(), PORTS, secrets_of(home), "embedded")
     return settings
 
 
@@ -46,7 +46,7 @@ def test_the_embedded_services_are_used_with_the_services_login(settings: Settin
 
 def test_a_database_that_is_given_is_used_instead(home: Home) -> None:
     given = UpSettings(database_url="postgresql://log", kafka_bootstrap_servers="broker:9092")
-    settings, server = plan_settings(home, given, PORTS, secrets_of(home))
+    settings, server = plan_settings(home, given, PORTS, secrets_of(home), "embedded")
     assert settings.database_url == settings.migration_database_url == "postgresql://log"
     assert ":9004/tallybook_read" in settings.read_database_url
     assert server is not None
@@ -56,14 +56,16 @@ def test_a_database_that_is_given_is_used_instead(home: Home) -> None:
 
 def test_with_both_databases_given_none_is_embedded(home: Home) -> None:
     given = UpSettings(database_url="postgresql://log", read_database_url="postgresql://read")
-    settings, server = plan_settings(home, given, PORTS, secrets_of(home))
+    settings, server = plan_settings(home, given, PORTS, secrets_of(home), "embedded")
     assert server is None
     assert settings.read_migration_database_url == "postgresql://read"
 
 
 def test_what_the_last_up_wrote_is_not_taken_over(home: Home, settings: Settings) -> None:
     home.settings.write_text(settings.model_dump_json())
-    moved, _ = plan_settings(home, UpSettings(), Ports(base=10_000, write_apis=1), secrets_of(home))
+    moved, _ = plan_settings(
+        home, UpSettings(), Ports(base=10_000, write_apis=1), secrets_of(home), "embedded"
+    )
     assert moved.read_url == "http://127.0.0.1:10002"
     assert ":10004/" in moved.database_url
 

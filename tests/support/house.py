@@ -205,7 +205,7 @@ def free_port_base() -> int:
         base = random.randrange(20_000, 30_000, 50)  # noqa: S311 — not a secret
         with contextlib.ExitStack() as stack:
             try:
-                for port in range(base + 1, base + 20):
+                for port in (*range(base + 1, base + 20), base + 40):
                     probe = stack.enter_context(socket.socket())
                     probe.bind(("127.0.0.1", port))
             except OSError:

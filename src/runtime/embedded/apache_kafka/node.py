@@ -8,6 +8,7 @@ import asyncio
 import base64
 import logging
 import shutil
+import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Final
 from uuid_utils import uuid7
 
 from runtime.embedded.apache_kafka import jars
-from runtime.embedded.child import LOOPBACK, ChildFailed, ChildSpec
+from runtime.embedded.child import LOOPBACK, ChildFailed, ChildSpec, require_free
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ UNFIT: Final = frozenset(",\\")
 """A list of directories is divided by the one, a line of properties continued by the other."""
 API_VERSIONS: Final = 18
 """The request that every client begins with. It is answered once the controller has let the broker in."""
+CORRELATION: Final = 0x7A11
+ANSWER: Final = struct.Struct(">iih")
+"""How an answer begins: its length, the request's correlation, an error or 0."""
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -104,6 +108,7 @@ class ApacheKafka:
         )
 
     async def _before_start(self, java: str, classpath: str, properties: Path) -> None:
+        require_free("the broker's controller", LOOPBACK, self.controller_port)  # it would end without a word
         if self._prepare(properties):
             await self._format(java, classpath)
 
@@ -147,16 +152,19 @@ def _cluster_id() -> str:
 
 async def answers(port: int) -> bool:
     """Whether a broker of Kafka answers a request there, and without an error."""
-    request = struct.pack(">hhih", API_VERSIONS, 0, 0, -1)
+    return await asyncio.to_thread(_answers, port)  # asyncio leaves sockets of refused connections open
+
+
+def _answers(port: int) -> bool:
+    request = struct.pack(">hhih", API_VERSIONS, 0, CORRELATION, -1)
     try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
-            try:
-                writer.write(struct.pack(">i", len(request)) + request)
-                await writer.drain()
-                _, _, error = struct.unpack(">iih", await reader.readexactly(10))
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        with socket.create_connection((LOOPBACK, port), timeout=PROBE_SECONDS) as broker:
+            broker.sendall(struct.pack(">i", len(request)) + request)
+            with broker.makefile("rb") as answer:
+                head = answer.read(ANSWER.size)
+    except OSError:
         return False
-    return bool(error == 0)
+    if len(head) < ANSWER.size:
+        return False
+    _, correlation, error = ANSWER.unpack(head)
+    return (correlation, error) == (CORRELATION, 0)
