@@ -7,9 +7,10 @@ from typing import Any, Final
 import pytest
 import typer
 import yaml
-from tree import ROOT
+from tree import ROOT, SRC
 
 from runtime.cli import app
+from runtime.embedded.apache_kafka.jars import VERSION
 from runtime.secrets import ROLES
 from runtime.settings import PREFIX, Settings, load_settings
 
@@ -61,6 +62,17 @@ def test_secrets_come_from_outside_and_are_required() -> None:
 def test_what_is_published_is_published_on_loopback() -> None:
     published = {port for service in SERVICES.values() for port in service.get("ports", ())}
     assert published == {f"127.0.0.1:{port}:{port}" for port in (8001, 8002, 8003)}
+
+
+def test_one_version_of_apache_kafka_is_named_everywhere() -> None:
+    pom = (SRC / "runtime/embedded/apache_kafka/pom.xml").read_text()
+    assert f"<artifactId>kafka_2.13</artifactId>\n      <version>{VERSION}</version>" in pom
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{VERSION}"
+    documents = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        version for path in documents for version in re.findall(r"Kafka (\d+\.[\d.]*\d)", path.read_text())
+    }
+    assert named == {VERSION}
 
 
 def test_every_service_that_stays_says_whether_it_is_well() -> None:

@@ -17,3 +17,11 @@ def house() -> Iterator[House]:
 async def client(house: House) -> AsyncIterator[Client]:
     async with client_of(house) as client:
         yield client
+
+
+@pytest.fixture(params=["embedded", "apache"])
+def kafka_option(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """What starts a house on a broker of each kind."""
+    if request.param == "apache":
+        request.getfixturevalue("apache_kafka")  # says whether it can run here
+    return "--kafka", request.param

@@ -94,9 +94,13 @@ async def test_a_write_door_that_dies_has_done_all_or_nothing_and_the_retry_find
         ("after_commit:25", "projector"),
     ],
 )
-async def test_workers_that_die_at_a_point_again_and_again_still_arrive(point: str, victim: str) -> None:
+async def test_workers_that_die_at_a_point_again_and_again_still_arrive(
+    kafka_option: tuple[str, str], point: str, victim: str
+) -> None:
     with new_home() as home:
-        starting = house_in(home, "--port-base", str(free_port_base()), TALLYBOOK_CRASH_AT=point)
+        starting = house_in(
+            home, "--port-base", str(free_port_base()), *kafka_option, TALLYBOOK_CRASH_AT=point
+        )
         house = await asyncio.to_thread(starting.__enter__)
         try:
             async with client_of(house) as client:

@@ -10,11 +10,11 @@ from house import client_of, free_port_base, house_in, new_home
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_house_on_services_of_ones_own(new_database: Callable[[], str], broker: str) -> None:
+async def test_a_house_on_services_of_ones_own(new_database: Callable[[], str], either_broker: str) -> None:
     services = {
         "TALLYBOOK_DATABASE_URL": new_database(),
         "TALLYBOOK_READ_DATABASE_URL": new_database(),
-        "TALLYBOOK_KAFKA_BOOTSTRAP_SERVERS": broker,
+        "TALLYBOOK_KAFKA_BOOTSTRAP_SERVERS": either_broker,
     }
     with new_home() as home:
         starting = house_in(home, "--port-base", str(free_port_base()), **services)

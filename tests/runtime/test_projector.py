@@ -123,12 +123,32 @@ async def test_a_broker_that_came_back_empty_is_used_again(side: ReadSide, own_b
         await side.write(second)
         await side.converge()
         await own_broker.start()
-        before = brought_by_kafka()
-        async with asyncio.timeout(RECOVER_SECONDS):
-            while brought_by_kafka() == before:
-                await side.writer.append((stock_of(0), received(0, 1)))
-                await asyncio.sleep(0.05)
+        await until_kafka_brings(side)
         await side.converge()
+
+
+@pytest.mark.heavy
+async def test_a_broker_that_was_killed_and_came_back_as_it_was_is_used_again(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    first, second = split(list(history(seed=9, appends=60)))
+    async with running(side.projector(own_broker.servers), side.relay(own_broker.servers)):
+        await side.write(first)
+        await side.converge()
+        await own_broker.kill()
+        await side.write(second)
+        await side.converge()
+        await own_broker.resume()
+        await until_kafka_brings(side)
+        await side.converge()
+
+
+async def until_kafka_brings(side: ReadSide) -> None:
+    before = brought_by_kafka()
+    async with asyncio.timeout(RECOVER_SECONDS):
+        while brought_by_kafka() == before:
+            await side.writer.append((stock_of(0), received(0, 1)))
+            await asyncio.sleep(0.05)
 
 
 async def test_a_fold_that_refuses_an_event_stops_one_lane_and_goes_on_when_it_is_mended(

@@ -1,15 +1,17 @@
 """The plan of a house: its ports, what each process is told, and what is said when it is up."""
 
+import asyncio
 import json
 import shlex
 from pathlib import Path
 
 import pytest
 
+from runtime.embedded.apache_kafka import jars
 from runtime.home import Home
 from runtime.secrets import secrets_of
 from runtime.settings import Settings, UpSettings, url_of
-from runtime.up import Ports, announce, plan_settings, process_specs
+from runtime.up import Ports, TwoBrokers, announce, broker_of, plan_settings, process_specs, run_house
 
 PORTS = Ports(base=9000, write_apis=3)
 
@@ -42,6 +44,32 @@ def test_the_embedded_services_are_used_with_the_services_login(settings: Settin
     for url in (settings.migration_database_url, settings.read_migration_database_url):
         assert url.startswith("postgresql://postgres:")
     assert settings.kafka_recreate_topics
+
+
+def test_apache_kafka_takes_the_brokers_place_and_one_port_more_and_keeps_its_topics(
+    home: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def there() -> Path:
+        return Path("there")
+
+    monkeypatch.setattr(jars, "java", there)
+    monkeypatch.setattr(jars, "jars", there)
+    spec = asyncio.run(broker_of(home, PORTS, "apache"))
+    assert (spec.name, spec.port, PORTS.controller) == ("broker", 9005, 9040)
+    assert {"kafka.Kafka", str(home.path / "kafka" / "server.properties")} < set(spec.command)
+    on_apache, _ = plan_settings(home, UpSettings(), PORTS, secrets_of(home), "apache")
+    assert on_apache == settings.model_copy(update={"kafka_recreate_topics": False})
+    told = UpSettings(kafka_recreate_topics=True)
+    assert plan_settings(home, told, PORTS, secrets_of(home), "apache")[0].kafka_recreate_topics
+
+
+def test_apache_kafka_beside_a_broker_that_is_named_is_refused_before_anything_is_made(home: Home) -> None:
+    named = UpSettings(home=home.path / "new", kafka_bootstrap_servers="broker:9092")
+    with pytest.raises(
+        TwoBrokers, match="TALLYBOOK_KAFKA_BOOTSTRAP_SERVERS names a broker, and --kafka apache"
+    ):
+        asyncio.run(run_house(named, PORTS, "apache", as_json=True))
+    assert not named.home.exists()
 
 
 def test_a_database_that_is_given_is_used_instead(home: Home) -> None:
