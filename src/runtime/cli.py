@@ -40,7 +40,7 @@ def up(
         typer.Option(
             min=LOWEST_BASE,
             max=HIGHEST_BASE,
-            help="Doors on the three ports after it, services and figures on the next five, "
+            help="Doors on the three ports after it, services and figures on the next seven, "
             "further write doors from the eleventh on, the controller of Apache Kafka on the fortieth.",
         ),
     ] = 8000,
@@ -110,6 +110,12 @@ def projector() -> None:
 def policies() -> None:
     """React to events with commands, and keep the timers."""
     _serve("runtime.policies")
+
+
+@app.command()
+def verifier() -> None:
+    """Compare the read models with the log, again and again, and raise an alarm when a row differs."""
+    _serve("runtime.verifier")
 
 
 @app.command()

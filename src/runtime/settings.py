@@ -107,6 +107,7 @@ class Settings(BaseModel):
     metrics_port: Port | None = None  # of a process without a door; None: it serves none
     read_url: WebUrl = Field(default_factory=lambda data: url_of(data["host"], data["read_port"]))
     default_currency: Currency = "EUR"  # in which what is published must have a price
+    verify_every_s: float = Field(default=60.0, ge=1.0)  # from one round of the verifier to the next
     digest_key: Annotated[
         bytes, BeforeValidator(_digest_key), PlainSerializer(bytes.hex, when_used="json")
     ] = Field(repr=False)
@@ -146,6 +147,7 @@ class UpSettings(BaseSettings):
     host: str = LOOPBACK
     read_url: WebUrl | None = None
     default_currency: Currency | None = None
+    verify_every_s: float | None = Field(default=None, ge=1.0)
 
 
 def url_of(host: str, port: int) -> str:

@@ -77,7 +77,12 @@ class Ports:
 
     @property
     def metrics(self) -> dict[str, int]:
-        return {"relay": self.base + 6, "projector": self.base + 7, "policies": self.base + 8}
+        return {
+            "relay": self.base + 6,
+            "projector": self.base + 7,
+            "policies": self.base + 8,
+            "verifier": self.base + 10,
+        }
 
 
 async def run_house(wishes: UpSettings, ports: Ports, broker: Broker, *, as_json: bool) -> None:

@@ -13,16 +13,8 @@ from house import free_port_base
 from runtime.secrets import ROLES
 
 COMMANDS = (
-    "up",
-    "kafka",
-    "write-api",
-    "read-api",
-    "audit-api",
-    "relay",
-    "projector",
-    "policies",
-    "migrate",
-    "status",
+    *("up", "kafka", "write-api", "read-api", "audit-api", "relay", "projector", "policies", "verifier"),
+    *("migrate", "status"),
 )
 
 

@@ -32,7 +32,7 @@ def settings(home: Home) -> Settings:
 
 def test_one_number_moves_every_port(home: Home, settings: Settings) -> None:
     ports = [spec.port for spec in process_specs(home, settings, PORTS)] + [PORTS.postgres, PORTS.broker]
-    assert sorted(ports, key=str) == sorted([*range(9001, 9009), 9011, 9012], key=str)
+    assert sorted(ports, key=str) == sorted([*range(9001, 9009), *range(9010, 9013)], key=str)
     assert ":9004/" in settings.database_url
     assert settings.kafka_bootstrap_servers == "127.0.0.1:9005"
     assert settings.read_url == "http://127.0.0.1:9002"
