@@ -7,8 +7,10 @@ command issued again after a crash is a repeat. Any number of processes may run:
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
+from prometheus_client import Gauge
 from psycopg import OperationalError
 
 from commands.policies import POLICIES
@@ -16,6 +18,7 @@ from commands.policies.policy import Policy
 from commands.ports import Contended, LogFull, LogUnavailable, OutcomeUnknown
 from commands.shop import Shop
 from domain.envelope import Recorded
+from runtime import lag
 from runtime.log.postgres import PostgresLog
 from runtime.log.reading import LogReader
 from runtime.log.snapshots import SnapshotStore
@@ -36,6 +39,11 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
 TRANSIENT: Final = (Contended, LogFull, LogUnavailable, OutcomeUnknown, OperationalError)
 
+LAG_POSITIONS = Gauge("tallybook_policies_lag_positions", "Events not yet reacted to", ["policy"])
+LAG_SECONDS = Gauge(
+    "tallybook_policies_lag_seconds", "Since the oldest event not yet reacted to was recorded", ["policy"]
+)
+
 
 async def run(settings: Settings) -> None:
     serve_meters(settings)
@@ -43,6 +51,7 @@ async def run(settings: Settings) -> None:
         PostgresLog.open(settings.database_url, ROLE) as log,
         SnapshotStore.open(settings.database_url, ROLE) as snapshots,
         LogReader.open(settings.database_url, ROLE) as reader,
+        lag.watched(partial(reader.lags_of_all, lag.POLICIES), LAG_POSITIONS, LAG_SECONDS),
         open_pool(settings.database_url, ROLE, size=POOL_SIZE) as pool,
         asyncio.TaskGroup() as tasks,
     ):

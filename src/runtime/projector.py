@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import psycopg
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from domain.envelope import Mark
 from projections import READ_MODELS
@@ -22,7 +22,7 @@ from runtime.log.reading import LogReader
 from runtime.messages import Delivery, ForeignMessage, context_of, delivery_of, topics
 from runtime.meters import serve_meters
 from runtime.postgres import Pool, open_pool
-from runtime.read_models import builds
+from runtime.read_models import builds, lag
 from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.lanes import BuildGone, FoldedLane, Sources
 from runtime.read_models.tables import Table
@@ -43,7 +43,6 @@ AWAY_PAUSE_S: Final = 0.25
 REFUSED_PAUSE_S: Final = 5.0
 """How long a lane rests whose event a fold refused."""
 
-LAG = Gauge("tallybook_projector_lag_positions", "The log's head minus the lane furthest behind", ["model"])
 REFUSED = Counter(
     "tallybook_projector_refused", "Steps that failed in a fold or in its transaction", ["model"]
 )
@@ -133,19 +132,28 @@ class Projector:
             await asyncio.sleep(WATCH_S)
 
     async def _look(self, due: Heads, heads: Heads) -> None:
-        async with self._pool.connection() as connection:
-            fed = await builds.fed_of(connection, self._tables.values())
+        try:
+            async with self._pool.connection() as connection:
+                fed = await builds.fed_of(connection, self._tables.values())
+        except psycopg.OperationalError:
+            await self._tell_lag(heads)
+            raise
         await self._take(fed)
+        await self._tell_lag(heads)
         behind = [lane for build in self._builds.values() for lane in build.behind(due)]
         await asyncio.gather(
             *(self._guarded(lane, lane.catch_up, heads[lane.lane].position) for lane in behind)
         )
-        for build in sorted(self._builds.values(), key=lambda build: build.served):  # whose lag is told last
-            await self._settle(build, due, heads)
+        for build in self._builds.values():
+            await self._settle(build, due)
 
-    async def _settle(self, build: "_Build", due: Heads, heads: Heads) -> None:
-        lags = [heads[lane.lane].position - lane.mark.position for lane in build.behind(heads)]
-        LAG.labels(build.table.model.name).set(max(lags, default=0))
+    async def _tell_lag(self, heads: Heads) -> None:
+        """Before anything is caught up; of a model with several builds, of the one that is served."""
+        in_turn = sorted(self._builds.values(), key=lambda build: build.served)
+        told = {build.table.model.name: build for build in in_turn}
+        await lag.tell(self._reader, heads, [lane for one in told.values() for lane in one.lanes.values()])
+
+    async def _settle(self, build: "_Build", due: Heads) -> None:
         if not build.caught_up and not build.behind(due):
             async with self._pool.connection() as connection:
                 await builds.has_caught_up(connection, build.table)
@@ -231,7 +239,7 @@ class _Build:
             lane.observe(fed.marks.get(place, builds.NOWHERE))
 
     def behind(self, heads: Heads) -> list[FoldedLane]:
-        return [lane for lane in self.lanes.values() if _is_behind(lane, heads)]
+        return [lane for lane in self.lanes.values() if lane.is_behind(heads)]
 
 
 def _deliveries(messages: Sequence[Message]) -> list[Delivery]:
@@ -243,8 +251,3 @@ def _deliveries(messages: Sequence[Message]) -> list[Delivery]:
             STRANGE.labels(message.topic).inc()
             logger.warning("dropped a message that is none of the relay's: %s", strange)
     return deliveries
-
-
-def _is_behind(lane: FoldedLane, heads: Heads) -> bool:
-    head = heads.get(lane.lane)
-    return head is not None and lane.mark.position < head.position

@@ -9,12 +9,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import psycopg
 from prometheus_client import Counter, Gauge
 
 from domain.envelope import NO_EVENT, Mark
+from runtime import lag
 from runtime.kafka import KafkaUnavailable, Publisher
 from runtime.log.reading import LogReader, StoredEvent
 from runtime.messages import message_of, topics
@@ -39,6 +41,10 @@ LONGEST_PAUSE_S: Final = 5.0
 PUBLISHED = Counter("tallybook_relay_published_events", "Events that Kafka acknowledged")
 FAILURES = Counter("tallybook_relay_failures", "Times the relay had to begin again at its checkpoint")
 POSITION = Gauge("tallybook_relay_position", "Position in the log up to which Kafka has everything")
+LAG_POSITIONS = Gauge("tallybook_relay_lag_positions", "Events that Kafka does not have yet", ["relay"])
+LAG_SECONDS = Gauge(
+    "tallybook_relay_lag_seconds", "Since the oldest event that Kafka does not have was recorded", ["relay"]
+)
 LEADS = Gauge("tallybook_relay_leads", "1 while this process publishes, 0 on standby")
 
 
@@ -59,7 +65,10 @@ class CheckpointAheadOfLog(CannotStart):
 
 async def run(settings: Settings) -> None:
     serve_meters(settings)
-    async with LogReader.open(settings.database_url, ROLE) as reader:
+    async with (
+        LogReader.open(settings.database_url, ROLE) as reader,
+        lag.watched(partial(reader.lags_of_all, lag.RELAYS), LAG_POSITIONS, LAG_SECONDS),
+    ):
         await Relay(
             settings.database_url,
             reader,

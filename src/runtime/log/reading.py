@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from commands.ports import Item
 from domain import CONTEXTS
 from domain.envelope import NO_EVENT, Mark, Recorded
 from runtime.codec import decode, decode_metadata
+from runtime.lag import LANES, Lag, Place, columns_of, lags_of
 from runtime.log.limits import check_query
 from runtime.postgres import Pool, connect, fetch, open_pool
 
@@ -192,6 +193,14 @@ class LogReader:
             (sorted(set(CONTEXTS.values())), upto),
         )
         return {(context, lane): Mark(position, event_id) for context, lane, position, event_id in rows}
+
+    async def lags(self, places: Iterable[Place]) -> Mapping[Place, Lag]:
+        """How far those are behind that are."""
+        return lags_of(await self._rows(LANES, columns_of(places)))
+
+    async def lags_of_all(self, query: LiteralString) -> Mapping[str, Lag]:
+        """How far readers of all of the log are behind, by name: `runtime.lag.RELAYS` or `POLICIES`."""
+        return {name: Lag(*behind) for name, *behind in await self._rows(query, ())}
 
     async def read(self, after: int, limit: int = BATCH_EVENTS) -> list[StoredEvent]:
         """In the order of the log."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +54,10 @@ class FoldedLane:
         self.mark = mark
         self._sources = sources
         self._busy = asyncio.Lock()
+
+    def is_behind(self, heads: Mapping[Lane, Mark]) -> bool:
+        head = heads.get(self.lane)
+        return head is not None and self.mark.position < head.position
 
     def observe(self, stored: Mark) -> None:
         """Takes notice of where the checkpoint stands in the database."""
