@@ -155,8 +155,7 @@ async def _caught_up(settings: Settings) -> int:
     async with asyncio.timeout(CATCH_UP_S):
         while True:
             progress = await progress_of(settings)
-            builds = [lag.events for lag in progress.lags if lag.reader.startswith("build ")]
-            if builds and not any(builds):
+            if progress.builds and not any(build.positions for build in progress.builds):
                 return progress.head
             await asyncio.sleep(LOOK_S)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOWEST_BASE = 1024
 HIGHEST_BASE = 65_000
+SHORTEST_WATCH_S = 0.1
 
 app = typer.Typer(
     name="tallybook",
@@ -217,12 +218,23 @@ def verify(models: Models = None) -> None:
 
 
 @app.command()
-def status() -> None:
-    """Say what runs, where the log's head is, and how far each reader has come."""
-    from runtime.status import show  # noqa: PLC0415 - see up
+def status(
+    *,
+    lanes: Annotated[bool, typer.Option("--lanes", help="Every lane of every read model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as one document of JSON.")] = False,
+    every_s: Annotated[
+        float | None,
+        typer.Option("--watch", min=SHORTEST_WATCH_S, metavar="SECONDS", help="Anew so often, until Ctrl-C."),
+    ] = None,
+) -> None:
+    """Say what runs, where the log's head is, and how far each reader is behind it."""
+    from runtime.status import show, watch  # noqa: PLC0415 - see up
 
+    if as_json and every_s is not None:
+        raise typer.BadParameter("one document is not told anew: --json or --watch")
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: asyncio.run(show()))
+    showing = show(lanes=lanes, as_json=as_json) if every_s is None else watch(every_s, lanes=lanes)
+    _end(lambda: asyncio.run(showing))
 
 
 def _serve(module: str) -> None:

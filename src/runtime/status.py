@@ -1,93 +1,175 @@
 """`tallybook status`: what of a home runs, where the log's head is, and how far each reader is behind it."""
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, LiteralString
 
+import msgspec
 import typer
 from psycopg import AsyncConnection
 from psycopg.errors import UndefinedTable
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from runtime.databases import DatabaseUnusable, naming
 from runtime.home import Home
+from runtime.lag import LANES, NONE, POLICIES, RELAYS, Lag, columns_of, lags_of
+from runtime.process import CannotStart
 from runtime.settings import Settings, load_settings, load_up_settings, variable_of
 from runtime.supervisor import ProcessRecord, records_of
 
 CONNECT_SECONDS: Final = 5
 
 HEAD: Final = "select coalesce(max(position), 0) from log.events"
-RELAY: Final = """
-    select 'relay ' || name, (select coalesce(max(position), 0) from log.events) - position
-    from relay.checkpoint order by name
-"""
-POLICIES: Final = """
-    select 'policy ' || policy, (select coalesce(max(position), 0) from log.events) - position
-    from policies.checkpoint order by policy
-"""
 BUILDS: Final = """
-    select 'build ' || build, context, lane, position
-    from read.checkpoints order by build, context, lane
-"""
-BEHIND: Final = """
-    select count(*)
-    from unnest(%s::text[], %s::smallint[], %s::bigint[]) as reached (context, lane, position)
-    join log.events on events.context = reached.context
-        and events.lane = reached.lane and events.position > reached.position
+    select model, build, served, context, lane, position
+    from read.checkpoints join read.builds using (build) order by model, number, context, lane
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
-    reader: str
-    events: int  # in the log, and not yet in what the reader makes of it
+class Process:
+    """`up_s`: for how many seconds it has run; None: it has ended."""
+
+    name: str
+    pid: int
+    port: int | None
+    up_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Of all of the log."""
+
+    name: str
+    positions: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    context: str
+    lane: int
+    positions: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Of a read model. `positions` and `seconds`: the most that any lane is behind."""
+
+    model: str
+    build: str
+    served: bool
+    positions: int
+    seconds: float
+    lanes: tuple[Lane, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     head: int
-    lags: tuple[Lag, ...]
+    relays: tuple[Reader, ...]
+    policies: tuple[Reader, ...]
+    builds: tuple[Build, ...]
 
 
-async def show() -> int:
-    """0 when everything that the home's supervisor started still runs, and the log answers."""
-    wishes = load_up_settings()
-    records = records_of(Home(wishes.home))
-    running = [record for record in records if record.find()]
-    for record in records:
-        typer.echo(_line(record, runs=record in running))
-    if not running:
-        typer.echo(f"nothing runs in {wishes.home}")
-        if wishes.database_url is None:
-            return 1
-    progress = await progress_of(load_settings())
-    typer.echo(f"the log's head is {progress.head}")
-    for lag in progress.lags:
-        typer.echo(f"{lag.reader:<50} {lag.events} events behind")
-    return 0 if len(running) == len(records) else 1
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`log`: None where there is no telling which log it would be."""
+
+    processes: tuple[Process, ...]
+    log: Progress | None
+
+    @property
+    def well(self) -> bool:
+        """Everything that the home's supervisor started still runs, and the log answers."""
+        return self.log is not None and all(process.up_s is not None for process in self.processes)
 
 
-def _line(record: ProcessRecord, *, runs: bool) -> str:
-    state = f"up for {time.time() - record.started_at:.0f} s" if runs else "ended"
-    return f"{record.name:<12} process {record.pid:<8} port {record.port or '-':<6} {state}"
+async def show(*, lanes: bool, as_json: bool) -> int:
+    """0 when all is well, else 1. Raises DatabaseUnusable, SettingsInvalid."""
+    processes = _processes()
+    if not as_json:
+        typer.echo("\n".join(_process_lines(processes)))
+    status = Status(processes, await _log(processes))
+    if as_json:
+        typer.echo(msgspec.json.encode(status))
+    elif status.log is not None:
+        typer.echo("\n".join(_log_lines(status.log, lanes=lanes)))
+    return 0 if status.well else 1
+
+
+async def watch(every_s: float, *, lanes: bool) -> int:
+    """Shows it anew every so many seconds, until cancelled; whatever is away is looked for again."""
+    console = Console()
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            page = Text("\n".join(await _page(lanes=lanes)), no_wrap=True, overflow="crop")
+            if console.is_terminal:
+                live.update(page, refresh=True)
+            else:
+                console.print(page, soft_wrap=True)
+            await asyncio.sleep(every_s)
+
+
+async def _page(*, lanes: bool) -> list[str]:
+    processes = _processes()
+    lines = [time.strftime("%H:%M:%S"), "", *_process_lines(processes)]
+    try:
+        log = await _log(processes)
+    except CannotStart as away:
+        return [*lines, "", str(away)]
+    return lines if log is None else [*lines, *_log_lines(log, lanes=lanes)]
+
+
+def _processes() -> tuple[Process, ...]:
+    return tuple(_process(record) for record in records_of(Home(load_up_settings().home)))
+
+
+def _process(record: ProcessRecord) -> Process:
+    up_s = time.time() - record.started_at if record.find() else None
+    return Process(record.name, record.pid, record.port, up_s)
+
+
+async def _log(processes: Iterable[Process]) -> Progress | None:
+    """That of the home if anything runs there, or the one that is named."""
+    runs = any(process.up_s is not None for process in processes)
+    return await progress_of(load_settings()) if runs or load_up_settings().database_url else None
 
 
 async def progress_of(settings: Settings) -> Progress:
     """Each reader asked with its own role: nobody else may see its checkpoint. Raises DatabaseUnusable."""
     log, read = partial(_rows, settings, "database_url"), partial(_rows, settings, "read_database_url")
     ((head,),) = await log("tallybook_reader", HEAD)
-    lags = [Lag(reader, events) for reader, events in await log("tallybook_relay", RELAY)]
-    lags += [Lag(reader, events) for reader, events in await log("tallybook_policies", POLICIES)]
-    lanes: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    for build, *reached in await read("tallybook_reader", BUILDS):
-        lanes[build].append(tuple(reached))
-    for build, reached_by_lane in lanes.items():
-        columns = [list(column) for column in zip(*reached_by_lane, strict=True)]
-        ((events,),) = await log("tallybook_reader", BEHIND, columns)
-        lags.append(Lag(build, events))
-    return Progress(head, tuple(lags))
+    relays = [Reader(*row) for row in await log("tallybook_relay", RELAYS)]
+    policies = [Reader(*row) for row in await log("tallybook_policies", POLICIES)]
+    places: dict[tuple[str, str, bool], list[tuple[str, int, int]]] = defaultdict(list)
+    for model, build, served, *place in await read("tallybook_reader", BUILDS):
+        places[model, build, served].append(tuple(place))
+    everywhere = {place for those in places.values() for place in those}
+    lags = lags_of(await log("tallybook_reader", LANES, columns_of(everywhere)))
+    builds = [
+        _build(*build, lanes=[(*place[:2], lags.get(place, NONE)) for place in those])
+        for build, those in places.items()
+    ]
+    return Progress(head, tuple(relays), tuple(policies), tuple(builds))
+
+
+def _build(model: str, build: str, served: bool, lanes: Sequence[tuple[str, int, Lag]]) -> Build:  # noqa: FBT001 - a column
+    return Build(
+        model,
+        build,
+        served,
+        max(lag.positions for _, _, lag in lanes),
+        max(lag.seconds for _, _, lag in lanes),
+        tuple(Lane(context, lane, lag.positions, lag.seconds) for context, lane, lag in lanes),
+    )
 
 
 async def _rows(
@@ -103,3 +185,38 @@ async def _rows(
                 return await (await connection.execute(query, parameters)).fetchall()
             except UndefinedTable:
                 raise DatabaseUnusable(variable, "it was never migrated: run `tallybook migrate`") from None
+
+
+def _process_lines(processes: Sequence[Process]) -> Iterator[str]:
+    for process in processes:
+        state = "ended" if process.up_s is None else f"up for {process.up_s:,.0f} s"
+        yield f"{process.name:<12} process {process.pid:<8} port {process.port or '-':<6} {state}"
+    if all(process.up_s is None for process in processes):
+        yield f"nothing runs in {load_up_settings().home}"
+
+
+def _log_lines(log: Progress, *, lanes: bool) -> Iterator[str]:
+    """A line for each reader: of a read model, the most that any lane is behind, and which."""
+    yield f"the log's head is {log.head:,}"
+    yield ""
+    yield _line("behind the log", "positions", "seconds", "")
+    for kind, readers in (("relay", log.relays), ("policy", log.policies)):
+        for reader in readers:
+            yield _line(f"{kind} {reader.name}", f"{reader.positions:,}", f"{reader.seconds:,.1f}", "")
+    for build in log.builds:
+        behind = [lane for lane in build.lanes if lane.positions]
+        worst = max(behind, key=lambda lane: lane.seconds, default=None)
+        words = (
+            f"{len(behind)} of {len(build.lanes)} lanes, most {worst.context} {worst.lane}" if worst else ""
+        )
+        name = build.build if build.served else f"{build.build} (not served)"
+        yield _line(name, f"{build.positions:,}", f"{build.seconds:,.1f}", words)
+        if lanes:
+            for lane in build.lanes:
+                yield _line(
+                    f"  {lane.context} {lane.lane}", f"{lane.positions:,}", f"{lane.seconds:,.1f}", ""
+                )
+
+
+def _line(reader: str, positions: str, seconds: str, words: str) -> str:
+    return f"{reader:<46} {positions:>11} {seconds:>10}   {words}".rstrip()
