@@ -197,26 +197,22 @@ def _process_lines(processes: Sequence[Process]) -> Iterator[str]:
 
 def _log_lines(log: Progress, *, lanes: bool) -> Iterator[str]:
     """A line for each reader: of a read model, the most that any lane is behind, and which."""
+    yield ""
     yield f"the log's head is {log.head:,}"
     yield ""
-    yield _line("behind the log", "positions", "seconds", "")
+    yield _line("behind the log", "positions", "seconds", "lanes, the furthest")
     for kind, readers in (("relay", log.relays), ("policy", log.policies)):
         for reader in readers:
             yield _line(f"{kind} {reader.name}", f"{reader.positions:,}", f"{reader.seconds:,.1f}", "")
     for build in log.builds:
         behind = [lane for lane in build.lanes if lane.positions]
-        worst = max(behind, key=lambda lane: lane.seconds, default=None)
-        words = (
-            f"{len(behind)} of {len(build.lanes)} lanes, most {worst.context} {worst.lane}" if worst else ""
-        )
+        last = max(behind, key=lambda lane: lane.seconds, default=None)
+        words = f"{len(behind)} of {len(build.lanes)}, {last.context} {last.lane}" if last else ""
         name = build.build if build.served else f"{build.build} (not served)"
         yield _line(name, f"{build.positions:,}", f"{build.seconds:,.1f}", words)
-        if lanes:
-            for lane in build.lanes:
-                yield _line(
-                    f"  {lane.context} {lane.lane}", f"{lane.positions:,}", f"{lane.seconds:,.1f}", ""
-                )
+        for lane in build.lanes if lanes else ():
+            yield _line(f"  {lane.context} {lane.lane}", f"{lane.positions:,}", f"{lane.seconds:,.1f}", "")
 
 
 def _line(reader: str, positions: str, seconds: str, words: str) -> str:
-    return f"{reader:<46} {positions:>11} {seconds:>10}   {words}".rstrip()
+    return f"{reader:<44} {positions:>10} {seconds:>8}  {words}".rstrip()

@@ -36,7 +36,7 @@ PASSING: Final = (psycopg.OperationalError, psycopg.errors.UndefinedTable, Opera
 """Psycopg's and the library's errors when a database is away; a table that a rebuild has just dropped."""
 
 _LABELS: Final = ("model",)
-PASSES = Counter("tallybook_verifier_passes", "Passes begun over a read model that is served", _LABELS)
+PASSES = Counter("tallybook_verifier_passes", "Passes begun", _LABELS)
 FAILED = Counter("tallybook_verifier_failed_passes", "Passes that did not come to their end", _LABELS)
 ROWS = Gauge("tallybook_verifier_rows", "Rows that the last pass compared", _LABELS)
 DIFFERING = Gauge(
