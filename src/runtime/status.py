@@ -215,4 +215,4 @@ def _log_lines(log: Progress, *, lanes: bool) -> Iterator[str]:
 
 
 def _line(reader: str, positions: str, seconds: str, words: str) -> str:
-    return f"{reader:<44} {positions:>10} {seconds:>8}  {words}".rstrip()
+    return f"{reader:<48} {positions:>10} {seconds:>8}  {words}".rstrip()
