@@ -85,6 +85,27 @@ async def test_a_crash_before_the_commit_leaves_neither_row_nor_checkpoint(
     assert await mark(side, (events[0].context, events[0].lane)) == builds.NOWHERE
 
 
+@pytest.mark.parametrize("point", ["after_rows_before_commit", "after_commit"])
+async def test_a_worker_that_dies_at_any_point_is_followed_by_one_that_applies_the_step_once(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    events = await side.writer.append((stock_of(0), received(0, 5)))
+
+    async def dies(here: str) -> None:
+        if here == point:
+            raise ConnectionAbortedError(point)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "reached", dies)
+        with pytest.raises(ConnectionAbortedError, match=point):
+            await applied(side, await step(side, events))
+    if await mark(side, (events[0].context, events[0].lane)) == builds.NOWHERE:
+        assert await applied(side, await step(side, events))
+
+    assert await stored(side) == [("SKU0@MAIN", 5, 1)]
+    assert await mark(side, (events[0].context, events[0].lane)) == Mark(1, events[0].event_id)
+
+
 async def test_an_event_that_feeds_no_row_moves_the_checkpoint_all_the_same(side: ReadSide) -> None:
     events = await side.writer.append(("location-L1", LocationRegistered("L1", "Berlin", "DE")))
 
