@@ -12,7 +12,7 @@ from read_side import ReadSide
 from domain.envelope import Mark, Recorded
 from domain.location import LocationRegistered
 from domain.price import PriceSet
-from domain.product import ProductDrafted
+from domain.product import ProductDrafted, VariantAdded
 from domain.stock import StockDepleted
 from domain.values import Event
 from projections.product_detail import PRODUCT_DETAIL
@@ -153,7 +153,11 @@ async def test_a_row_that_another_lane_makes_meanwhile_is_folded_again(
     async with side.pool.connection() as connection:
         await builds.create(connection, table, await side.reader.lanes(), await side.reader.incarnation())
     drafted = ProductDrafted("p1", "slug", {"en": "Title"}, "standard")
-    await side.writer.append(("product-p1", drafted), ("price-v2", PriceSet("e", "p1", "v2", "EUR", 1, NOON)))
+    await side.writer.append(
+        ("product-p1", drafted),
+        ("product-p1", VariantAdded("p1", "v2", "SKU2", {}, 1)),
+        ("price-v2", PriceSet("e", "p1", "v2", "EUR", 1, NOON)),
+    )
     steps = [await step(side, tuple(events)) for events in (await by_lane(side, PRODUCT_DETAIL)).values()]
     assert len(steps) == 2
     written, go_on = asyncio.Event(), asyncio.Event()
