@@ -318,6 +318,7 @@ async def told_by(client: httpx.AsyncClient, name: str) -> float | None:
     return None
 
 
+@pytest.mark.heavy  # a process of its own, whose rounds are a second apart
 async def test_the_process_gives_way_tells_its_figures_and_stops_when_it_is_told(
     side: ReadSide, free_port: Callable[[], int], tmp_path: Path
 ) -> None:
