@@ -21,7 +21,7 @@ _WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:;[^,]*)?(?=,
 
 
 class _Wire(BaseModel):
-    """`i`: the incarnation; `m`: (context, lane, position, event id) of each mark."""
+    """`i`: the incarnation; `m`: (context, lane, position, event id) of each mark; `s`: seen, not written."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -37,6 +37,7 @@ class _Wire(BaseModel):
         ],
         Field(max_length=MAX_MARKS),
     ]
+    s: bool = False
 
 
 def encode(token: Token) -> str:
@@ -45,7 +46,7 @@ def encode(token: Token) -> str:
         for (context, lane), mark in sorted(token.marks.items())
         if mark.position
     ]
-    wire = _Wire(i=token.incarnation, m=marks).model_dump_json().encode()
+    wire = _Wire(i=token.incarnation, m=marks, s=token.seen).model_dump_json(exclude_defaults=True).encode()
     return base64.urlsafe_b64encode(wire).decode().rstrip("=")
 
 
@@ -58,9 +59,8 @@ def decode(text: str) -> Token:
         raise Refused(
             INVALID_CONSISTENCY_TOKEN, "The consistency token is not one that this shop gave out."
         ) from None
-    return Token(
-        wire.i, {(context, lane): Mark(position, event) for context, lane, position, event in wire.m}
-    )
+    marks = {(context, lane): Mark(position, event) for context, lane, position, event in wire.m}
+    return Token(wire.i, marks, seen=wire.s)
 
 
 def wait_of(prefer: str | None) -> float:

@@ -70,8 +70,10 @@ class Mark:
 class Token:
     """A vector of marks, by (context, lane), of one incarnation of the log.
 
-    In a question: what the answer must have seen. In an answer: where it holds.
+    In a question: what the answer must have seen. In an answer: where it holds. `seen`: it is of an answer to
+    a question, so its marks say how far that had come, not what anybody wrote.
     """
 
     incarnation: str
     marks: Mapping[tuple[str, int], Mark]
+    seen: bool = False

@@ -6,8 +6,8 @@ a counter: each part is a sum over a lane's events, and each event contributes o
 runtime does everything else: tables, checkpoints, locks, revisions, rebuilding.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
@@ -55,17 +55,65 @@ class Versioned(Generic[Row]):
     revision: int
 
 
+class Placed(Protocol):
+    """An event, decoded or not, and where it stands in the log."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def event_id(self) -> str: ...
+
+
+Event = TypeVar("Event", bound=Placed)
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """What the rows of a build leave out of the log: whoever folds it again leaves out the same.
+
+    - `parked`: streams whose events are left out from a position on, until a fold takes them.
+    - `skipped`: the positions of single events, by their ids, which are left out for ever.
+    """
+
+    parked: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def holds(self, event: Placed) -> bool:
+        return self.is_parked(event) or event.event_id in self.skipped
+
+    def is_parked(self, event: Placed) -> bool:
+        first = self.parked.get(event.stream)
+        return first is not None and event.position >= first
+
+    def out_of(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events that are left."""
+        return (event for event in events if not self.holds(event))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Row]):
-    """Rows and the vector they hold at, both from one snapshot. `build` names the tables they came from."""
+    """Rows and the vector they hold at, both from one snapshot. `build` names the tables they came from.
+
+    `omitted`: what these tables leave out, as of the same snapshot.
+    """
 
     rows: tuple[Versioned[Row], ...]
     at: Token
     build: str
+    omitted: Omitted = field(default_factory=Omitted)
 
 
 class NotYetApplied(Rejected):
     """What you wait for is not applied yet; ask again."""
+
+
+@dataclass(eq=False)
+class StreamParked(Rejected):
+    """What you wrote is not shown here until the shop has mended how it reads the stream."""
+
+    stream: str
 
 
 @dataclass(eq=False)
@@ -114,7 +162,8 @@ class Rows(Protocol):
         """The rows that satisfy `where` (and what may follow it: order by, limit).
 
         Waits, as `ask` says, until the model has applied all of its token that concerns it, else
-        raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation.
+        raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation; `StreamParked` if what
+        was written under it is of a stream that the model has parked.
 
         `ever`: what holds today of every row that has satisfied `where` at any time, so that only the past
         of these is looked into. Without it all of history is, as far as that goes: `TooMuchHistory`.
@@ -146,6 +195,6 @@ class Past(Protocol):
     ) -> tuple[Sequence[Step], Token]:
         """Every event that changed the row, or one field of it, in the log's order; and where that holds.
 
-        None for a row there never was. Waits as `Rows.select` does. `TooMuchHistory`.
+        None for a row there never was. Waits and refuses as `Rows.select` does. `TooMuchHistory`.
         """
         ...

@@ -16,7 +16,7 @@ import msgspec
 from domain import CONTEXTS
 from domain.envelope import Recorded
 from runtime.kafka import Message
-from runtime.log.reading import LogReader, StoredEvent
+from runtime.log.reading import LogReader, StoredEvent, Undecodable
 
 MAX_EVENT_BYTES: Final = 900_000
 """Data and metadata; brokers refuse messages above 1 MiB by default."""
@@ -40,9 +40,9 @@ class Delivery:
     event: StoredEvent | None
 
     @cached_property
-    def recorded(self) -> Recorded | None:
-        """The event, decoded once for all that it is delivered to. Raises the codec's errors."""
-        return LogReader.decode(self.event) if self.event else None
+    def recorded(self) -> Recorded | Undecodable | None:
+        """The event, decoded once for all that it is delivered to."""
+        return LogReader.decode_or_not(self.event) if self.event else None
 
 
 def topic_of(context: str) -> str:

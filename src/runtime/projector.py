@@ -41,11 +41,10 @@ KAFKA_PAUSE_S: Final = 0.5
 AWAY_PAUSE_S: Final = 0.25
 """How long a lane rests whose database could not be reached."""
 REFUSED_PAUSE_S: Final = 5.0
-"""How long a lane rests whose event a fold refused."""
+"""How long a lane rests whose step failed otherwise."""
 
-REFUSED = Counter(
-    "tallybook_projector_refused", "Steps that failed in a fold or in its transaction", ["model"]
-)
+PARKED = Gauge("tallybook_projector_parked_streams", "Streams that stand still in what is served", ["model"])
+REFUSED = Counter("tallybook_projector_refused", "Steps that failed, and will be tried again", ["model"])
 STRANGE = Counter("tallybook_projector_strange_messages", "Messages that are none of the relay's", ["topic"])
 
 
@@ -109,7 +108,7 @@ class Projector:
         async with self._pool.connection() as connection:
             await builds.adopt(connection, table, self._sources.incarnation)
         lanes = {lane: FoldedLane(self._sources, table, lane, mark) for lane, mark in fed.marks.items()}
-        return _Build(table, lanes, served=fed.served)
+        return _Build(table, lanes, served=fed.served, parked=fed.parked)
 
     async def _check_against_log(self, table: Table, lane: builds.Lane, mark: Mark) -> None:
         if mark == builds.NOWHERE:
@@ -136,10 +135,10 @@ class Projector:
             async with self._pool.connection() as connection:
                 fed = await builds.fed_of(connection, self._tables.values())
         except psycopg.OperationalError:
-            await self._tell_lag(heads)
+            await self._tell(heads)
             raise
         await self._take(fed)
-        await self._tell_lag(heads)
+        await self._tell(heads)
         behind = [lane for build in self._builds.values() for lane in build.behind(due)]
         await asyncio.gather(
             *(self._guarded(lane, lane.catch_up, heads[lane.lane].position) for lane in behind)
@@ -147,10 +146,12 @@ class Projector:
         for build in self._builds.values():
             await self._settle(build, due)
 
-    async def _tell_lag(self, heads: Heads) -> None:
+    async def _tell(self, heads: Heads) -> None:
         """Before anything is caught up; of a model with several builds, of the one that is served."""
         in_turn = sorted(self._builds.values(), key=lambda build: build.served)
         told = {build.table.model.name: build for build in in_turn}
+        for name, build in told.items():
+            PARKED.labels(name).set(build.parked)
         await lag.tell(self._reader, heads, [lane for one in told.values() for lane in one.lanes.values()])
 
     async def _settle(self, build: "_Build", due: Heads) -> None:
@@ -231,10 +232,11 @@ class _Build:
     table: Table
     lanes: Mapping[builds.Lane, FoldedLane]
     served: bool
+    parked: int
     caught_up: bool = False
 
     def observe(self, fed: builds.Fed) -> None:
-        self.served = fed.served
+        self.served, self.parked = fed.served, fed.parked
         for place, lane in self.lanes.items():
             lane.observe(fed.marks.get(place, builds.NOWHERE))
 

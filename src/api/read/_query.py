@@ -31,6 +31,7 @@ Row = TypeVar("Row")
 
 ALWAYS_REFUSED: Final[Refusals] = {
     ports.NotYetApplied: Kind("not_yet_applied", 425, retry_after_s=1),
+    ports.StreamParked: Kind("stream_parked", 425),
     ports.ForeignToken: Kind("foreign_token", 409),
     ports.BeyondTheLog: Kind("beyond_the_log", 422),
     ports.TooMuchHistory: Kind("too_much_history", 422),

@@ -96,11 +96,17 @@ class History:
         return Watch(cast("AuditDatastore", self._recorder.datastore), grown)
 
     def events(
-        self, *, after: int = 0, upto: int | None = None, types: Sequence[str] = ()
+        self,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        types: Sequence[str] = (),
+        wanted: Callable[[Kept], bool] | None = None,
     ) -> Iterator[Historic]:
         """In the order of the log, after one position, up to another (default: the head as reading begins).
 
-        Of these stored names only, if any are given.
+        Of these stored names only, if any are given; and of those that are wanted, which are decoded only
+        then.
         """
         head = self.head()
         last = head if upto is None else min(head, upto)
@@ -109,7 +115,7 @@ class History:
             page = self._recorder.select_notifications(
                 after, PAGE_EVENTS, stop, types, inclusive_of_start=False
             )
-            yield from self._decoded(page)
+            yield from self._decoded(filter(wanted, cast("Sequence[Kept]", page)) if wanted else page)
             after = page[-1].id if len(page) == PAGE_EVENTS else stop
 
     def of_stream(self, stream: str, *, after_version: int = 0) -> Iterator[Historic]:

@@ -80,6 +80,18 @@ class StoredEvent:
     previous: int
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """An event that this code cannot decode, and why."""
+
+    position: int
+    stream: str
+    version: int
+    event_id: str
+    type: str
+    cause: Exception
+
+
 def recorded_of(row: Sequence[Any]) -> Recorded:
     """The event of a row of `COLUMNS`."""
     position, stream, version, event_id, type_, context, lane, data, metadata, recorded_at, *_ = row
@@ -135,6 +147,18 @@ class LogReader:
             decode_metadata(stored.metadata),
             stored.recorded_at,
         )
+
+    @staticmethod
+    def decode_or_not(stored: StoredEvent) -> Recorded | Undecodable:
+        try:
+            return LogReader.decode(stored)
+        except (
+            ValueError,
+            RecursionError,
+        ) as cause:  # the last: nested too deep
+            return Undecodable(
+                stored.position, stored.stream, stored.version, stored.event_id, stored.type, cause
+            )
 
     async def incarnation(self) -> str:
         [(incarnation,)] = await self._rows(

@@ -4,26 +4,32 @@ The checkpoint is compared and set first, so of several workers on one lane one 
 before they have read anything. Rows are locked, then missing ones inserted, each in the order of their keys:
 who waits for a row that another inserts holds all locks it wants, so lanes that feed one row wait for each
 other and cannot deadlock. Where another lane has inserted a row that was missing, all of it is done again.
+What a fold refuses is parked in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 from psycopg import sql
 
-from domain.envelope import Mark, Recorded
+from domain.envelope import Mark
 from runtime.points import reached
 from runtime.postgres import Connection
-from runtime.read_models.folding import Parts, fold, keys_of
+from runtime.read_models.parked import omitted_of, park, tell
+from runtime.read_models.refusals import Arriving, Refusal, fold_or_refuse, keys_to_lock
 from runtime.read_models.tables import Table
 
 _MOVE = """
 update read.checkpoints set position = %(position)s, event_id = %(event_id)s
 where build = %(build)s and context = %(context)s and lane = %(lane)s
   and incarnation = %(incarnation)s and position = %(expected)s
+returning parked, skipped_upto
 """
+
+_Rows = Mapping[str, Sequence[object]]
+"""Parts, the other columns and `shown`, by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Step:
     lane: int
     incarnation: str
     before: Mark
-    events: Sequence[Recorded]
+    events: Sequence[Arriving]
 
     @property
     def after(self) -> Mark:
@@ -53,21 +59,23 @@ async def apply(connection: Connection, table: Table, step: Step) -> bool:
     """Folds the step's events into their rows; False if the checkpoint was not where the step begins.
 
     An event that leaves every part as it was writes no row, so the row's revision says that the row changed.
-    Raises Overtaken.
+    One that the fold refuses parks its stream. Raises Overtaken, TooManyParked.
     """
-    keys = sorted({key for event in step.events for key in keys_of(table.model, event)})
     for _ in range(MAX_OVERTAKEN):
         try:
-            done = await _apply(connection, table, step, keys)
+            refusals = await _apply(connection, table, step)
         except Overtaken:
             continue
-        if done:
-            await reached("after_commit")
-        return done
+        if refusals is None:
+            return False
+        await reached("after_commit")
+        tell(table, refusals)
+        return True
     raise Overtaken(f"{table.build}: {step.context}, lane {step.lane} at {step.before}")
 
 
-async def _apply(connection: Connection, table: Table, step: Step, keys: list[str]) -> bool:
+async def _apply(connection: Connection, table: Table, step: Step) -> Sequence[Refusal] | None:
+    """What was refused, and is parked; None if the checkpoint was not where the step begins."""
     async with connection.transaction():
         moved = await connection.execute(
             _MOVE,
@@ -81,44 +89,59 @@ async def _apply(connection: Connection, table: Table, step: Step, keys: list[st
                 "event_id": step.after.event_id,
             },
         )
-        if moved.rowcount != 1:
-            return False
-        if keys:
-            rows = await _lock(connection, table, keys)
-            known = set(rows)
-            changed = sorted(fold(table.model, rows, step.events))
-            await _insert(connection, table, {key: rows[key] for key in changed if key not in known})
-            await _update(connection, table, {key: rows[key] for key in changed if key in known})
+        checkpoint = await moved.fetchone()
+        if checkpoint is None:
+            return None
+        parked, skipped_upto = checkpoint
+        events = step.events
+        if parked or skipped_upto > step.before.position:
+            omitted = await omitted_of(connection, table)
+            events = list(omitted.out_of(events))
+        refusals = await write(connection, table, events)
+        if refusals:
+            await park(connection, table, step.context, step.lane, refusals)
         await reached("after_rows_before_commit")
-    return True
+    return refusals
 
 
-async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, Parts]:
+async def write(connection: Connection, table: Table, events: Sequence[Arriving]) -> Sequence[Refusal]:
+    """Folds events of one lane, whose checkpoint is held, into their rows; says what was refused.
+
+    Raises Overtaken.
+    """
+    keys = keys_to_lock(table, events)
+    stored = await _lock(connection, table, keys) if keys else {}
+    folded = fold_or_refuse(table, stored, events)
+    await _insert(connection, table, {k: values for k, values in folded.values.items() if k not in stored})
+    await _update(connection, table, {k: values for k, values in folded.values.items() if k in stored})
+    return folded.refusals
+
+
+async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
     locked = await connection.execute(
         sql.SQL("select {key}, parts from {table} where {key} = any(%s) order by {key} for update").format(
             table=table.identifier, key=table.key.identifier
         ),
         [keys],
     )
-    return {key: table.decode(parts) for key, parts in await locked.fetchall()}
+    return dict(await locked.fetchall())
 
 
-async def _insert(connection: Connection, table: Table, rows: dict[str, Parts]) -> None:
+async def _insert(connection: Connection, table: Table, rows: _Rows) -> None:
     if rows:
-        inserted = await connection.execute(_insertion(table), _arrays(table, rows))
+        inserted = await connection.execute(_insertion(table), _arrays(rows))
         if inserted.rowcount != len(rows):
             raise Overtaken
 
 
-async def _update(connection: Connection, table: Table, rows: dict[str, Parts]) -> None:
+async def _update(connection: Connection, table: Table, rows: _Rows) -> None:
     if rows:
-        await connection.execute(_change(table), _arrays(table, rows))
+        await connection.execute(_change(table), _arrays(rows))
 
 
-def _arrays(table: Table, rows: dict[str, Parts]) -> list[list[object]]:
+def _arrays(rows: _Rows) -> list[list[object]]:
     """The values of `_fields`, an array each."""
-    values = [[key, table.encode(parts), *table.row(parts)] for key, parts in rows.items()]
-    return [list(column) for column in zip(*values, strict=True)]
+    return [list(column) for column in zip(*((key, *values) for key, values in rows.items()), strict=True)]
 
 
 @cache

@@ -49,6 +49,8 @@ class Fed:
     declaration: str
     served: bool
     marks: Mapping[Lane, Mark]
+    parked: int
+    """Streams that stand still."""
 
 
 async def create(connection: Connection, table: Table, lanes: int, incarnation: str) -> None:
@@ -86,13 +88,16 @@ async def _define(connection: Connection, table: Table, lanes: int, incarnation:
     for statement in table.definition():
         await connection.execute(statement)
     await connection.execute(
-        "insert into read.checkpoints select %s, context, lane, %s, %s, %s "
-        "from unnest(%s::text[]) as context, generate_series(0, %s) as lane",
+        "insert into read.checkpoints (build, context, lane, incarnation, position, event_id, skipped_upto)"
+        " select %s, context, lane, %s, %s, %s, coalesce((select max(s.position) from read.skipped s"
+        "   where s.declaration = %s and s.context = c.context and s.lane = l.lane), 0)"
+        " from unnest(%s::text[]) as c (context), generate_series(0, %s) as l (lane)",
         [
             table.build,
             incarnation,
             NOWHERE.position,
             NOWHERE.event_id,
+            table.declaration,
             list(contexts_of(table.model)),
             lanes - 1,
         ],
@@ -178,16 +183,17 @@ async def served_of(connection: Connection, table: Table) -> Table | None:
 async def fed_of(connection: Connection, tables: Iterable[Table]) -> Mapping[str, Fed]:
     """The builds of their declarations that are fed, by name."""
     found = await connection.execute(
-        "select declaration, build, served, context, lane, position, event_id::text"
+        "select declaration, build, served, sum(parked) over (partition by build),"
+        " context, lane, position, event_id::text"
         " from read.checkpoints join read.builds using (build)"
         " where declaration = any(%s) and (build = declaration or caught_up)",
         [[table.declaration for table in tables]],
     )
     fed: dict[str, Fed] = {}
     marks: dict[str, dict[Lane, Mark]] = defaultdict(dict)
-    for declaration, build, served, context, lane, *mark in await found.fetchall():
+    for declaration, build, served, parked, context, lane, *mark in await found.fetchall():
         marks[build][context, lane] = Mark(*mark)
-        fed[build] = Fed(declaration, served, marks[build])
+        fed[build] = Fed(declaration, served, marks[build], parked)
     return fed
 
 
@@ -199,6 +205,11 @@ async def marks_of(connection: Connection, build: str) -> Mapping[Lane, Mark]:
 async def hold(connection: Connection, build: str) -> Mapping[Lane, Mark]:
     """As `marks_of`; until the transaction ends, nobody else moves them."""
     return await _marks(connection, _MARKS + " order by context, lane for update", build)
+
+
+async def lock_definitions(connection: Connection) -> None:
+    """Until the transaction ends, no build is made."""
+    await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
 
 
 async def _marks(connection: Connection, query: LiteralString, build: str) -> Mapping[Lane, Mark]:

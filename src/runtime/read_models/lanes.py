@@ -8,12 +8,13 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from domain.envelope import Mark, Recorded
+from domain.envelope import Mark
 from runtime.log.reading import LogReader
 from runtime.messages import Delivery
 from runtime.postgres import Pool
 from runtime.read_models.apply import Step, apply
 from runtime.read_models.builds import Lane, marks_of
+from runtime.read_models.refusals import Arriving
 from runtime.read_models.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class FoldedLane:
         """In the order they arrived, which need not be the log's; what breaks the chain is read there."""
         model = self.table.model.name
         async with self._busy:
-            run: list[Recorded] = []
+            run: list[Arriving] = []
             for delivery in deliveries:
                 reached = run[-1].position if run else self.mark.position
                 if delivery.incarnation != self._sources.incarnation:
@@ -107,9 +108,9 @@ class FoldedLane:
             if not stored:
                 return
             FROM_LOG.labels(self.table.model.name).inc(len(stored))
-            await self._apply([self._sources.reader.decode(event) for event in stored])
+            await self._apply([LogReader.decode_or_not(event) for event in stored])
 
-    async def _apply(self, events: Sequence[Recorded]) -> None:
+    async def _apply(self, events: Sequence[Arriving]) -> None:
         """If another worker was first, what is left to do is left to the next delivery or look at the log."""
         if not events:
             return

@@ -30,9 +30,11 @@ from runtime.read_models.apply import Step, apply
 from runtime.read_models.builds import Lane
 from runtime.read_models.folding import Model
 from runtime.read_models.lanes import BuildGone
+from runtime.read_models.parked import omitted_of
 from runtime.read_models.tables import Table
 from runtime.read_models.verify import (
     MAX_TOLD,
+    Applied,
     Difference,
     Progress,
     find_events,
@@ -148,7 +150,7 @@ class Rebuild:
             stored = await self.reader.read_lane(*lane, after=mark.position, upto=upto, limit=STEP_EVENTS)
             if not stored:
                 break
-            events = [self.reader.decode(event) for event in stored]
+            events = [self.reader.decode_or_not(event) for event in stored]
             step = Step(*lane, incarnation, mark, events)
             if await apply(connection, table, step):
                 self.progress(len(events))
@@ -179,13 +181,14 @@ class Rebuild:
                 async with snapshot(reading):
                     marks = await builds.marks_of(reading, made.build)
                     if marks == await builds.marks_of(reading, served.build):
+                        omitted = await omitted_of(reading, made)
                         differing, told = await _differing(reading, served, made)
                         rows = await _count(reading, made)
                         break
             else:
                 raise Outrun(f"two builds of {self.model.name} were never seen at the same position")
         if told:
-            await find_events(self.history, self.model, marks, told)
+            await find_events(self.history, self.model, Applied(marks, omitted), told)
         return Rebuilt(self.model.name, rows, _head(marks), compared=True, differing=differing, told=told)
 
     async def _counted(self, connection: Connection, made: Table) -> Rebuilt:

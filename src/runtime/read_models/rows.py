@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypeVar
 
 import msgspec
@@ -11,10 +12,11 @@ from psycopg.adapt import PyFormat
 from psycopg.types.json import set_json_loads
 
 from domain.envelope import Mark, Token
-from projections.ports import Answer, Ask, ForeignToken, NotYetApplied, ReadModel, Versioned
+from projections.ports import Answer, Ask, ForeignToken, NotYetApplied, Omitted, ReadModel, Versioned
 from runtime.postgres import Connection, Pool, open_pool
 from runtime.read_models.builds import served_of
 from runtime.read_models.folding import contexts_of
+from runtime.read_models.parked import omitted_of
 from runtime.read_models.tables import Table
 
 ROLE: Final = "tallybook_reader"
@@ -28,11 +30,31 @@ MAX_LOOKS: Final = 5
 """How often a build may be replaced while it is looked for."""
 
 _AT = """
-select context, lane, position, event_id::text, incarnation::text, number, build
+select context, lane, position, event_id::text, incarnation::text, parked + skipped_upto > 0, number, build
 from read.checkpoints join read.builds using (build)
 where declaration = %s and served
 """
 _QueryOf = Callable[[Table], sql.Composed]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a query found, where the build stood then, and what it leaves out; all of one snapshot."""
+
+    at: Token
+    build: str
+    values: Sequence[tuple[Any, ...]]
+    omitted: Omitted
+
+
+@dataclass(frozen=True, slots=True)
+class Contributors:
+    """The names of the parts of rows, by key, and what is as in `Found`."""
+
+    names: Mapping[str, Sequence[str]]
+    at: Token
+    build: str
+    omitted: Omitted
 
 
 class PostgresRows:
@@ -65,9 +87,10 @@ class PostgresRows:
         *,
         ever: LiteralString | None = None,  # noqa: ARG002 - the present needs no help
     ) -> Answer[Row]:
-        at, build, values = await self._applied(model, lambda table: _select(table, where), parameters, ask)
+        found = await self._applied(model, lambda table: _select(table, where), parameters, ask)
         table = self._table(model)
-        return Answer(tuple(Versioned(_row(table, row), row[-1]) for row in values), at, build)
+        rows = tuple(Versioned(_row(table, row), row[-1]) for row in found.values)
+        return Answer(rows, found.at, found.build, found.omitted)
 
     async def parts(
         self,
@@ -76,21 +99,19 @@ class PostgresRows:
         parameters: Mapping[str, object],
         ask: Ask,
         limit: int,
-    ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
-        """The names of the parts of the first rows that satisfy `ever`, by key; where that holds; build."""
+    ) -> Contributors:
+        """Of the first rows that satisfy `ever`."""
         where = sql.SQL(ever) + sql.SQL(" limit {}").format(limit)
         return await self._parts(model, where, parameters, ask)
 
-    async def parts_of(
-        self, model: ReadModel[Any], key: str, ask: Ask
-    ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
-        """As `parts`, of the row with this key."""
+    async def parts_of(self, model: ReadModel[Any], key: str, ask: Ask) -> Contributors:
+        """Of the row with this key."""
         where = sql.SQL("{} = %(key)s").format(self._table(model).key.identifier)
         return await self._parts(model, where, {"key": key}, ask)
 
     async def _parts(
         self, model: ReadModel[Any], where: sql.Composed, parameters: Mapping[str, object], ask: Ask
-    ) -> tuple[Mapping[str, Sequence[str]], Token, str]:
+    ) -> Contributors:
         def query(table: Table) -> sql.Composed:
             return (
                 sql.SQL("select {}, parts from {} as {} where ").format(
@@ -99,9 +120,10 @@ class PostgresRows:
                 + where
             )
 
-        at, build, values = await self._applied(model, query, parameters, ask)
+        found = await self._applied(model, query, parameters, ask)
         table = self._table(model)
-        return {key: list(table.decode(parts)) for key, parts in values}, at, build
+        names = {key: list(table.decode(parts)) for key, parts in found.values}
+        return Contributors(names, found.at, found.build, found.omitted)
 
     async def among(
         self,
@@ -123,13 +145,13 @@ class PostgresRows:
 
     async def _applied(
         self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object], ask: Ask
-    ) -> tuple[Token, str, list[tuple[Any, ...]]]:
-        """Where the build stood, its name, and what the query found, once what is asked for is applied."""
+    ) -> Found:
+        """Once what is asked for is applied."""
         clock = asyncio.get_running_loop().time
         deadline, pause = clock() + ask.wait_s, FIRST_POLL_S
         while True:
             found = await self._found(model, query, parameters)
-            if found is not None and (ask.after is None or _reached(ask.after, found[0], contexts_of(model))):
+            if found is not None and (ask.after is None or _reached(ask.after, found.at, contexts_of(model))):
                 return found
             left = deadline - clock()
             if left <= 0:
@@ -139,7 +161,7 @@ class PostgresRows:
 
     async def _found(
         self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object]
-    ) -> tuple[Token, str, list[tuple[Any, ...]]] | None:
+    ) -> Found | None:
         """None while no build is served. Which one is, is asked together with its rows, of one snapshot."""
         for _ in range(MAX_LOOKS):
             table = self._table(model)
@@ -149,6 +171,8 @@ class PostgresRows:
                     # Not prepared: a plan for any parameters does not know how many rows these ones find.
                     rows = await connection.execute(query(table), parameters, prepare=False)
                     marks, values = await found.fetchall(), await rows.fetchall()
+                    omits = any(mark[5] for mark in marks)
+                    omitted = await omitted_of(connection, Table(model, marks[0][-1])) if omits else Omitted()
             except errors.UndefinedTable:  # none was ever made, or another is served by now
                 if not await self._look_again(table):
                     return None
@@ -157,8 +181,8 @@ class PostgresRows:
                 return None
             *_, incarnation, number, build = marks[0]
             if build == table.build:
-                at = Token(incarnation, {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks})
-                return at, f"{build}.{number}", values
+                reached = {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks}
+                return Found(Token(incarnation, reached, seen=True), f"{build}.{number}", values, omitted)
             self._tables[model.name] = Table(model, build)
         return None
 

@@ -19,11 +19,14 @@ from psycopg import sql
 
 from domain import UNIONS
 from domain.envelope import Mark, Recorded
+from projections.ports import Omitted
 from runtime.audit_log.history import History
+from runtime.audit_log.mapper import Kept
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.read_models.builds import Lane, marks_of, served_of
 from runtime.read_models.folding import Model, Parts, fold, keys_of
+from runtime.read_models.parked import Parked, omitted_of, parked_streams
 from runtime.read_models.shelf import Shelf
 from runtime.read_models.tables import Table
 
@@ -64,11 +67,15 @@ class Difference:
 
 @dataclass(slots=True)
 class Verified:
-    """`head`: the highest position that was applied. `told`: the first of the rows that differ."""
+    """`head`: the highest position that was applied. `told`: the first of the rows that differ.
+
+    `parked`: the streams that stand still; of these it is compared what was folded before.
+    """
 
     model: str
     rows: int
     head: int
+    parked: Sequence[Parked]
     differing: int
     told: list[Difference]
 
@@ -91,13 +98,34 @@ async def snapshot(connection: Connection) -> AsyncIterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What of the log is in the rows of a build: all up to the marks, but for what it leaves out."""
+
+    marks: Mapping[Lane, Mark]
+    omitted: Omitted
+
+    def holds(self, event: Kept) -> bool:
+        return event.position <= self.marks[event.context, event.lane].position and not self.omitted.holds(
+            event
+        )
+
+
 class Cut:
     """What is served of one read model, as of one moment."""
 
-    def __init__(self, connection: Connection, table: Table, marks: Mapping[Lane, Mark], rows: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        table: Table,
+        applied: Applied,
+        parked: Sequence[Parked],
+        rows: int,
+    ) -> None:
         self._connection = connection
         self._table = table
-        self.marks = marks
+        self.applied = applied
+        self.parked = parked
         self.rows = rows
 
     @classmethod
@@ -108,10 +136,11 @@ class Cut:
             table = await served_of(connection, Table(model))
             if table is None:
                 raise NothingServed(f"{model.name}: no projector of this release has caught up with the log")
-            marks = await marks_of(connection, table.build)
+            applied = Applied(await marks_of(connection, table.build), await omitted_of(connection, table))
+            parked = await parked_streams(connection, [table.build])
             counted = await connection.execute(sql.SQL("select count(*) from {}").format(table.identifier))
             [(rows,)] = await counted.fetchall()
-            yield cls(connection, table, marks, rows)
+            yield cls(connection, table, applied, parked, rows)
 
     async def stored(self) -> AsyncIterator[tuple[str, Any, bytes]]:
         """Key, row and parts of each row, in the order of their keys; None for one that is not shown."""
@@ -142,9 +171,10 @@ class Cut:
 async def verify(history: History, url: str, model: Model, progress: Progress) -> Verified:
     """Every row of what is served, from zero. Raises NothingServed, and what a fold refuses."""
     async with Cut.of(url, model) as cut:
-        verified = Verified(model.name, cut.rows, max(m.position for m in cut.marks.values()), 0, [])
+        head = max(mark.position for mark in cut.applied.marks.values())
+        verified = Verified(model.name, cut.rows, head, cut.parked, 0, [])
         with Shelf.open() as shelf:
-            async for events in _events(history, model, cut.marks):
+            async for events in _events(history, model, cut.applied):
                 rows = shelf.take({key for one in events for key in keys_of(model, one)})
                 changed = fold(model, rows, events)
                 shelf.put({key: rows[key] for key in changed})
@@ -166,7 +196,7 @@ async def verify(history: History, url: str, model: Model, progress: Progress) -
                 _note(verified, coming[0], None, model.combine(coming[1]))
                 coming = await anext(expected, None)
         if verified.told:
-            await find_events(history, model, cut.marks, verified.told)
+            await find_events(history, model, cut.applied, verified.told)
         return verified
 
 
@@ -184,26 +214,22 @@ def _note(verified: Verified, key: str, stored: Any, expected: Any) -> None:  # 
         verified.told.append(Difference(key, stored, expected, []))
 
 
-async def find_events(
-    history: History, model: Model, marks: Mapping[Lane, Mark], told: Iterable[Difference]
-) -> None:
+async def find_events(history: History, model: Model, applied: Applied, told: Iterable[Difference]) -> None:
     """The events that feed the rows that differ, found by looking through the log once more."""
     wanted = {difference.key: difference for difference in told}
-    async for events in _events(history, model, marks):
+    async for events in _events(history, model, applied):
         for recorded in events:
             for key in keys_of(model, recorded):
                 if key in wanted and len(wanted[key].events) < MAX_EVENTS_TOLD:
                     wanted[key].events.append(recorded)
 
 
-async def _events(
-    history: History, model: Model, marks: Mapping[Lane, Mark]
-) -> AsyncIterator[Sequence[Recorded]]:
+async def _events(history: History, model: Model, applied: Applied) -> AsyncIterator[Sequence[Recorded]]:
     """What feeds the model, in the order of the log, as far as each lane has come."""
-    upto = max((mark.position for mark in marks.values()), default=0)
-    reading = history.events(upto=upto, types=_types_of(model))
+    upto = max((mark.position for mark in applied.marks.values()), default=0)
+    reading = history.events(upto=upto, types=_types_of(model), wanted=applied.holds)
     while page := await asyncio.to_thread(lambda: list(islice(reading, PAGE_EVENTS))):
-        yield [one for one in page if one.position <= marks[one.context, one.lane].position]
+        yield page
 
 
 def _types_of(model: Model) -> Sequence[str]:

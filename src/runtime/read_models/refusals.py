@@ -1,0 +1,114 @@
+"""Folding that survives an event which a fold refuses: its stream stops there, the others go on.
+
+All events of a step are folded at once, as if no fold ever refused. Only where one does, all is done again
+one event at a time, and every row is made after each, so that the one is found.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from domain.envelope import Recorded
+from domain.values import category_of
+from runtime.log.reading import Undecodable
+from runtime.read_models.folding import Parts, fold, keys_of
+from runtime.read_models.tables import Table
+
+MAX_ERROR_CHARS: Final = 1_000
+
+Arriving = Recorded | Undecodable
+"""An event as it comes to a fold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The first event of its stream that is not folded, and why."""
+
+    event: Arriving
+    cause: Exception
+
+    @property
+    def error(self) -> str:
+        """In bounded length, and as PostgreSQL can store it."""
+        text = f"{type(self.cause).__name__}: {self.cause}".replace("\0", r"\0")[:MAX_ERROR_CHARS]
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """`values`: of the rows that changed, by key in order: their parts as stored, and the columns.
+
+    `refusals`: one a stream, in the order of the log.
+    """
+
+    values: Mapping[str, Sequence[object]]
+    refusals: Sequence[Refusal] = field(default_factory=tuple)
+
+
+def keys_to_lock(table: Table, events: Sequence[Arriving]) -> list[str]:
+    """In order; an event that refuses to tell its keys has none."""
+    try:
+        return sorted({key for event in events for key in _keys(table, event)})
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a fold may raise anything; `fold_or_refuse` says what
+        return sorted({key for event in events for key in _keys_or_none(table, event)})
+
+
+def fold_or_refuse(table: Table, stored: Mapping[str, bytes], events: Sequence[Arriving]) -> Folded:
+    """`stored`: the parts of those rows that are there. Raises MemoryError: that is not the event's fault."""
+    try:
+        rows = {key: table.decode(parts) for key, parts in stored.items()}
+        return Folded(_values(table, rows, [_decoded(event) for event in events if _concerns(table, event)]))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a fold may raise anything
+        return _one_by_one(table, {key: table.decode(parts) for key, parts in stored.items()}, events)
+
+
+def _one_by_one(table: Table, rows: dict[str, Parts], events: Sequence[Arriving]) -> Folded:
+    values: dict[str, Sequence[object]] = {}
+    refused: dict[str, Refusal] = {}
+    for event in events:
+        if event.stream in refused or not _concerns(table, event):
+            continue
+        try:
+            recorded = _decoded(event)
+            tried = {key: dict(rows[key]) for key in keys_of(table.model, recorded) if key in rows}
+            changed = _values(table, tried, [recorded])
+        except MemoryError:
+            raise
+        except Exception as cause:  # noqa: BLE001 - a fold may raise anything; it is stored and told
+            refused[event.stream] = Refusal(event, cause)
+        else:
+            rows |= tried
+            values |= changed
+    return Folded(dict(sorted(values.items())), tuple(refused.values()))
+
+
+def _values(table: Table, rows: dict[str, Parts], events: Sequence[Recorded]) -> dict[str, Sequence[object]]:
+    changed = sorted(fold(table.model, rows, events))
+    return {key: [table.encode(rows[key]), *table.row(rows[key])] for key in changed}
+
+
+def _concerns(table: Table, event: Arriving) -> bool:
+    return category_of(event.stream) in table.model.folds
+
+
+def _decoded(event: Arriving) -> Recorded:
+    if isinstance(event, Undecodable):
+        raise event.cause
+    return event
+
+
+def _keys(table: Table, event: Arriving) -> Sequence[str]:
+    return keys_of(table.model, _decoded(event)) if _concerns(table, event) else ()
+
+
+def _keys_or_none(table: Table, event: Arriving) -> Sequence[str]:
+    try:
+        return _keys(table, event)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a fold may raise anything; `fold_or_refuse` says what
+        return ()
