@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
 
 import typer
 from psycopg import OperationalError
@@ -215,6 +216,48 @@ def verify(models: Models = None) -> None:
 
     configure_logging(line=PLAIN_LINE)
     _end(lambda: asyncio.run(run(_with_databases("database_url", "read_database_url"), models or [])))
+
+
+@app.command()
+def parked(
+    *, as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a stream.")] = False
+) -> None:
+    """List the streams that stand still in a read model, at an event that its fold refuses."""
+    from runtime.parking import show  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: asyncio.run(show(_with_databases("database_url", "read_database_url"), as_json=as_json)))
+
+
+Parking = Annotated[str, typer.Argument(metavar="MODEL", help="The read model.")]
+
+
+@app.command()
+def retry(
+    model: Parking,
+    stream: Annotated[str | None, typer.Argument(help="The stream; all of them if none is named.")] = None,
+) -> None:
+    """Fold on from the log what is parked; exit code 1 if the fold still refuses."""
+    from runtime.parking import retry  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: asyncio.run(retry(_with_databases("database_url", "read_database_url"), model, stream)))
+
+
+@app.command()
+def skip(
+    model: Parking,
+    stream: Annotated[str, typer.Argument(help="The stream that stands still.")],
+    *,
+    event: Annotated[UUID, typer.Option(help="The id of the event at which it does.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept for ever.")],
+) -> None:
+    """Leave an event out of a read model for ever, and fold on behind it; exit code as of retry."""
+    from runtime.parking import skip_event  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    wanted = (model, stream, str(event), reason)
+    _end(lambda: asyncio.run(skip_event(_with_databases("database_url", "read_database_url"), *wanted)))
 
 
 @app.command()

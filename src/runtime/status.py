@@ -27,7 +27,7 @@ CONNECT_SECONDS: Final = 5
 
 HEAD: Final = "select coalesce(max(position), 0) from log.events"
 BUILDS: Final = """
-    select model, build, served, context, lane, position
+    select model, build, served, context, lane, position, parked
     from read.checkpoints join read.builds using (build) order by model, number, context, lane
 """
 
@@ -61,13 +61,14 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Of a read model. `positions` and `seconds`: the most that any lane is behind."""
+    """Of a read model. `positions` and `seconds`: the most that any lane is behind; `parked`: streams."""
 
     model: str
     build: str
     served: bool
     positions: int
     seconds: float
+    parked: int
     lanes: tuple[Lane, ...]
 
 
@@ -149,26 +150,31 @@ async def progress_of(settings: Settings) -> Progress:
     ((head,),) = await log("tallybook_reader", HEAD)
     relays = [Reader(*row) for row in await log("tallybook_relay", RELAYS)]
     policies = [Reader(*row) for row in await log("tallybook_policies", POLICIES)]
-    places: dict[tuple[str, str, bool], list[tuple[str, int, int]]] = defaultdict(list)
+    places: dict[tuple[str, str, bool], list[tuple[str, int, int, int]]] = defaultdict(list)
     for model, build, served, *place in await read("tallybook_reader", BUILDS):
         places[model, build, served].append(tuple(place))
-    everywhere = {place for those in places.values() for place in those}
+    everywhere = {place[:3] for those in places.values() for place in those}
     lags = lags_of(await log("tallybook_reader", LANES, columns_of(everywhere)))
-    builds = [
-        _build(*build, lanes=[(*place[:2], lags.get(place, NONE)) for place in those])
-        for build, those in places.items()
-    ]
+    builds = [_build(*build, places=those, lags=lags) for build, those in places.items()]
     return Progress(head, tuple(relays), tuple(policies), tuple(builds))
 
 
-def _build(model: str, build: str, served: bool, lanes: Sequence[tuple[str, int, Lag]]) -> Build:  # noqa: FBT001 - a column
+def _build(
+    model: str,
+    build: str,
+    served: bool,  # noqa: FBT001 - a column
+    places: Sequence[tuple[str, int, int, int]],
+    lags: Mapping[tuple[str, int, int], Lag],
+) -> Build:
+    found = [(*place[:2], lags.get(place[:3], NONE)) for place in places]
     return Build(
         model,
         build,
         served,
-        max(lag.positions for _, _, lag in lanes),
-        max(lag.seconds for _, _, lag in lanes),
-        tuple(Lane(context, lane, lag.positions, lag.seconds) for context, lane, lag in lanes),
+        max(lag.positions for _, _, lag in found),
+        max(lag.seconds for _, _, lag in found),
+        sum(parked for *_, parked in places),
+        tuple(Lane(context, lane, lag.positions, lag.seconds) for context, lane, lag in found),
     )
 
 
@@ -210,6 +216,8 @@ def _log_lines(log: Progress, *, lanes: bool) -> Iterator[str]:
         words = f"{len(behind)} of {len(build.lanes)}, {last.context} {last.lane}" if last else ""
         name = build.build if build.served else f"{build.build} (not served)"
         yield _line(name, f"{build.positions:,}", f"{build.seconds:,.1f}", words)
+        if build.parked:
+            yield f"  {build.parked:,} streams PARKED, which `tallybook parked` lists"
         for lane in build.lanes if lanes else ():
             yield _line(f"  {lane.context} {lane.lane}", f"{lane.positions:,}", f"{lane.seconds:,.1f}", "")
 

@@ -14,7 +14,7 @@ from projections import READ_MODELS
 from runtime.audit_log.history import History
 from runtime.process import CannotStart
 from runtime.read_models.folding import Model
-from runtime.read_models.verify import Difference, Verified, verify
+from runtime.read_models.verify import MAX_TOLD, Difference, Verified, verify
 from runtime.settings import Settings
 
 MAX_VALUE_CHARS: Final = 200
@@ -25,19 +25,23 @@ class UnknownReadModel(CannotStart):
 
 
 async def run(settings: Settings, names: Sequence[str]) -> int:
-    """0 when no row differs, 1 when some do. Raises UnknownReadModel, NothingServed."""
-    differing = 0
+    """0 when no row differs and no stream is parked, else 1. Raises UnknownReadModel, NothingServed."""
+    wrong = 0
     for model in chosen(names):
         began = time.monotonic()
         verified = await _shown(settings, model)
-        differing += verified.differing
+        wrong += verified.differing + len(verified.parked)
         typer.echo(
             f"{verified.model}: {verified.rows:,} rows, {verified.differing:,} differ from the log "
             f"up to position {verified.head:,} ({time.monotonic() - began:.1f} s)"
         )
         for difference in verified.told:
             typer.echo(told(difference))
-    return 1 if differing else 0
+        for one in verified.parked[:MAX_TOLD]:
+            typer.echo(f"  {one.stream} is parked, and compared up to version {one.version - 1}")
+        if len(verified.parked) > MAX_TOLD:
+            typer.echo(f"  {len(verified.parked)} streams are parked, which `tallybook parked` lists")
+    return 1 if wrong else 0
 
 
 def chosen(names: Sequence[str]) -> Sequence[Model]:

@@ -156,49 +156,36 @@ async def skip(connection: Connection, table: Table, wanted: Skip) -> None:
     folded it. TooManySkipped.
     """
     async with connection.transaction():
-        at = [
-            one
-            for one in await parked_in(connection, table, wanted.stream)
-            if one.event_id == wanted.event_id
-        ]
-        if not at:
-            raise NotParked(f"{wanted.stream} is not parked at event {wanted.event_id} in {table.model.name}")
-        # As who replaces a build: the lanes, of the served build first, then what keeps others from being made.
-        await _hold_all(connection, table, at[0])
+        at = await _parked_at(connection, table, wanted)
+        # As who replaces a build: lanes, the served build's first, then what keeps others from being made.
+        await _hold_all(connection, table, at)
         await builds.lock_definitions(connection)
-        positions = await _hold_all(connection, table, at[0])
-        still = {one.build: one.position for one in await parked_in(connection, table, wanted.stream)}
-        for build, position in positions.items():
-            if (
-                min(position, still.get(build, position)) >= at[0].position
-                and still.get(build) != at[0].position
-            ):
-                raise NotParked(f"{build} has folded event {wanted.event_id}: have it rebuilt, or retry")
+        reached_by = await _hold_all(connection, table, at)
+        stands = {one.build: one.position for one in await parked_in(connection, table, wanted.stream)}
+        for build, upto in reached_by.items():
+            if upto >= at.position and stands.get(build, upto + 1) > at.position:
+                raise NotParked(f"{build} has folded event {wanted.event_id}: retry {wanted.stream} instead")
         if len((await skips_of(connection, table)).skipped) >= MAX_SKIPPED:
             raise TooManySkipped(f"{MAX_SKIPPED} events of {table.model.name} are skipped already")
-        await connection.execute(
-            _SKIP,
-            [
-                table.declaration,
-                wanted.event_id,
-                at[0].context,
-                at[0].lane,
-                wanted.stream,
-                at[0].position,
-                wanted.reason,
-                wanted.by,
-            ],
-        )
+        event = [wanted.event_id, at.context, at.lane, wanted.stream, at.position]
+        await connection.execute(_SKIP, [table.declaration, *event, wanted.reason, wanted.by])
         await connection.execute(
             "update read.checkpoints set skipped_upto = greatest(skipped_upto, %s)"
             " where build = any(%s) and context = %s and lane = %s",
-            [at[0].position, list(positions), at[0].context, at[0].lane],
+            [at.position, list(reached_by), at.context, at.lane],
         )
         await reached("before_skip_commits")
 
 
+async def _parked_at(connection: Connection, table: Table, wanted: Skip) -> Parked:
+    for one in await parked_in(connection, table, wanted.stream):
+        if one.event_id == wanted.event_id:
+            return one
+    raise NotParked(f"{table.model.name} does not stand still at event {wanted.event_id} of {wanted.stream}")
+
+
 async def _hold_all(connection: Connection, table: Table, parked: Parked) -> Mapping[str, int]:
-    """How far each build of the declaration has come in the lane; until the transaction ends, they stay there."""
+    """How far each build of the declaration is in the lane; they stay there until the transaction ends."""
     found = await connection.execute(
         "select build, position from read.checkpoints join read.builds using (build)"
         " where declaration = %s and context = %s and lane = %s"
@@ -209,7 +196,7 @@ async def _hold_all(connection: Connection, table: Table, parked: Parked) -> Map
 
 
 async def _hold(connection: Connection, parked: Parked) -> int | None:
-    """How far the lane has come; until the transaction ends, it stays there. None for a build that is not fed."""
+    """How far the lane has come; it stays there until the transaction ends. None if the build is not fed."""
     found = await connection.execute(
         "select position from read.checkpoints where build = %s and context = %s and lane = %s for update",
         [parked.build, parked.context, parked.lane],
