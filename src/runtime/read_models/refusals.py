@@ -49,8 +49,6 @@ def keys_to_lock(table: Table, events: Sequence[Arriving]) -> list[str]:
     """In order; an event that refuses to tell its keys has none."""
     try:
         return sorted({key for event in events for key in _keys(table, event)})
-    except MemoryError:
-        raise
     except Exception:  # noqa: BLE001 - a fold may raise anything; `fold_or_refuse` says what
         return sorted({key for event in events for key in _keys_or_none(table, event)})
 
@@ -60,8 +58,6 @@ def fold_or_refuse(table: Table, stored: Mapping[str, bytes], events: Sequence[A
     try:
         rows = {key: table.decode(parts) for key, parts in stored.items()}
         return Folded(_values(table, rows, [_decoded(event) for event in events if _concerns(table, event)]))
-    except MemoryError:
-        raise
     except Exception:  # noqa: BLE001 - a fold may raise anything
         return _one_by_one(table, {key: table.decode(parts) for key, parts in stored.items()}, events)
 

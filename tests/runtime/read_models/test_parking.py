@@ -1,4 +1,4 @@
-"""An event that a fold refuses parks its stream and nothing else; once mended, the stream resumes in order."""
+"""An event that a fold refuses parks its stream and nothing else; once mended, it resumes in order."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from fresh_fold import differing_rows, stored_rows
-from history import history, received, stock_of
+from history import history, stock_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parked_side import catch_up, deliver, differing, lanes_of, omitted, on_hand, parked, received_by, retried
 from poison import Poison, poisoned
 from prometheus_client import REGISTRY
 from psycopg import OperationalError, sql
@@ -27,78 +27,18 @@ from domain.envelope import Recorded
 from projections import READ_MODELS
 from projections.order_detail import ORDER_DETAIL
 from projections.ports import Omitted
-from projections.stock_availability import STOCK_AVAILABILITY, StockAvailability
+from projections.stock_availability import STOCK_AVAILABILITY
 from runtime.log.reading import StoredEvent
-from runtime.messages import delivery_of, message_of
 from runtime.read_models import apply as applying
 from runtime.read_models import builds, lanes, resuming
 from runtime.read_models import parked as parking
 from runtime.read_models.folding import Model, contexts_of, keys_of
-from runtime.read_models.lanes import FoldedLane, Sources
-from runtime.read_models.parked import Parked, TooManyParked, omitted_of, parked_streams
-from runtime.read_models.resuming import resume
+from runtime.read_models.parked import TooManyParked
 from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
 
 UNKNOWN = "00000000-0000-7000-8000-0000000000ff"
-
-
-async def lanes_of(side: ReadSide, model: Model) -> dict[builds.Lane, FoldedLane]:
-    """Its lanes, from where the stored checkpoints are; each call is another worker."""
-    table, incarnation = Table(model), await side.reader.incarnation()
-    async with side.pool.connection() as connection:
-        await builds.create(connection, table, await side.reader.lanes(), incarnation)
-        marks = await builds.marks_of(connection, table.build)
-    sources = Sources(side.reader, side.pool, incarnation)
-    return {lane: FoldedLane(sources, table, lane, mark) for lane, mark in marks.items()}
-
-
-async def catch_up(side: ReadSide, model: Model) -> None:
-    """By one worker, to the head of every lane."""
-    heads = await side.reader.heads()
-    for place, lane in (await lanes_of(side, model)).items():
-        if place in heads:
-            await lane.catch_up(heads[place].position)
-
-
-async def parked(side: ReadSide) -> list[Parked]:
-    async with side.pool.connection() as connection:
-        return await parked_streams(connection)
-
-
-async def omitted(side: ReadSide, model: Model) -> Omitted:
-    async with side.pool.connection() as connection:
-        return await omitted_of(connection, Table(model))
-
-
-async def differing(side: ReadSide, model: Model, without: Omitted | None = None) -> list[str]:
-    """From a fold by the model's own folds, without what the build says that it leaves out."""
-    async with side.pool.connection() as connection:
-        left_out = await omitted_of(connection, Table(model)) if without is None else without
-        return await differing_rows(side.reader, connection, model, left_out)
-
-
-async def retried(side: ReadSide, model: Model) -> list[Parked | None]:
-    async with side.pool.connection() as connection:
-        return [
-            await resume(connection, side.reader, Table(model), one)
-            for one in await parked_streams(connection)
-        ]
-
-
-async def on_hand(side: ReadSide) -> dict[str, int]:
-    async with side.pool.connection() as connection:
-        rows = await stored_rows(connection, STOCK_AVAILABILITY)
-    return {key: row.on_hand for key, row in rows.items() if isinstance(row, StockAvailability)}
-
-
-async def received_by(side: ReadSide, item_number: int, *quantities: int) -> list[Recorded]:
-    """One event each."""
-    return [
-        (await side.writer.append((stock_of(item_number), received(item_number, qty))))[0]
-        for qty in quantities
-    ]
 
 
 def figure(name: str) -> float:
@@ -248,16 +188,6 @@ async def test_what_cannot_be_decoded_parks_its_stream_where_that_matters(
     await becomes(side, poison, poison.type)
     assert await retried(side, STOCK_AVAILABILITY) == [None]
     assert await on_hand(side) == {"SKU0@MAIN": 321, "SKU1@MAIN": 5}
-
-
-async def deliver(side: ReadSide, model: Model, copies: int = 1) -> None:
-    """All of the log that concerns the model, as it comes through Kafka, to one worker."""
-    incarnation = await side.reader.incarnation()
-    lanes = await lanes_of(side, model)
-    for event in await side.reader.read(0):
-        if event.context in contexts_of(model):
-            arrived = [delivery_of(message_of(event, incarnation)) for _ in range(copies)]
-            await lanes[event.context, event.lane].deliver(arrived)
 
 
 async def test_kafka_delivers_twice_what_is_refused_once(side: ReadSide) -> None:
