@@ -5,6 +5,7 @@ one event at a time, and every row is made after each, so that the one is found.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,19 +48,17 @@ class Folded:
 
 def keys_to_lock(table: Table, events: Sequence[Arriving]) -> list[str]:
     """In order; an event that refuses to tell its keys has none."""
-    try:
+    with suppress(Exception):  # as in `fold_or_refuse`, which says what
         return sorted({key for event in events for key in _keys(table, event)})
-    except Exception:  # noqa: BLE001 - a fold may raise anything; `fold_or_refuse` says what
-        return sorted({key for event in events for key in _keys_or_none(table, event)})
+    return sorted({key for event in events for key in _keys_or_none(table, event)})
 
 
 def fold_or_refuse(table: Table, stored: Mapping[str, bytes], events: Sequence[Arriving]) -> Folded:
     """`stored`: the parts of those rows that are there. Raises MemoryError: that is not the event's fault."""
-    try:
+    with suppress(Exception):  # a fold may raise anything; one by one it is found what
         rows = {key: table.decode(parts) for key, parts in stored.items()}
         return Folded(_values(table, rows, [_decoded(event) for event in events if _concerns(table, event)]))
-    except Exception:  # noqa: BLE001 - a fold may raise anything
-        return _one_by_one(table, {key: table.decode(parts) for key, parts in stored.items()}, events)
+    return _one_by_one(table, {key: table.decode(parts) for key, parts in stored.items()}, events)
 
 
 def _one_by_one(table: Table, rows: dict[str, Parts], events: Sequence[Arriving]) -> Folded:

@@ -30,7 +30,7 @@ MAX_LOOKS: Final = 5
 """How often a build may be replaced while it is looked for."""
 
 _AT = """
-select context, lane, position, event_id::text, incarnation::text, parked + skipped_upto > 0, number, build
+select context, lane, position, event_id::text, parked + skipped_upto > 0, incarnation::text, number, build
 from read.checkpoints join read.builds using (build)
 where declaration = %s and served
 """
@@ -171,7 +171,7 @@ class PostgresRows:
                     # Not prepared: a plan for any parameters does not know how many rows these ones find.
                     rows = await connection.execute(query(table), parameters, prepare=False)
                     marks, values = await found.fetchall(), await rows.fetchall()
-                    omits = any(mark[5] for mark in marks)
+                    omits = any(mark[4] for mark in marks)
                     omitted = await omitted_of(connection, Table(model, marks[0][-1])) if omits else Omitted()
             except errors.UndefinedTable:  # none was ever made, or another is served by now
                 if not await self._look_again(table):
