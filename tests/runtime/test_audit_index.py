@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from history import history, uuid_of
+from parked_side import catch_up, retried
+from poison import poisoned
 from read_side import ReadSide, running
 
 from api.audit import _feeding
@@ -19,7 +21,10 @@ from projections.ports import Ask
 from runtime import audit_index
 from runtime.audit_index import AuditIndex
 from runtime.audit_log.threaded import ThreadedHistory
+from runtime.read_models import builds
+from runtime.read_models.resuming import Skip, skip
 from runtime.read_models.rows import PostgresRows
+from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +135,27 @@ async def test_with_the_index_a_feed_is_what_it_is_without(
         await must_be_the_same(log, index, chance, monkeypatch)
         assert index.answered
         assert all(index.answered)
+
+
+@pytest.mark.parametrize("mended", ["nothing", "skipped", "resumed"])
+async def test_an_index_with_a_parked_stream_is_used_before_it_only(
+    side: ReadSide, log: ThreadedHistory, monkeypatch: pytest.MonkeyPatch, mended: str
+) -> None:
+    chance = random.Random(7)  # noqa: S311 - a history, not a secret
+    await write(side, chance, 60)
+    poison = (await side.reader.read(40, 1))[0]
+    model = poisoned(EVENT_INDEX, {poison.event_id})
+    await catch_up(side, model)
+    async with side.pool.connection() as connection:
+        await builds.has_caught_up(connection, Table(model))
+        if mended == "skipped":
+            await skip(connection, Table(model), Skip(poison.stream, poison.event_id, "a test", "me"))
+    if mended != "nothing":
+        assert await retried(side, EVENT_INDEX if mended == "resumed" else model) == [None]
+    async with indexed(side.read_url, log) as index:
+        await must_be_the_same(log, index, chance, monkeypatch)
+        assert any(index.answered)
+        assert all(index.answered) is (mended == "resumed")
 
 
 async def test_an_index_that_is_behind_is_used_as_far_as_it_goes(

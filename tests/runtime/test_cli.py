@@ -14,7 +14,7 @@ from runtime.secrets import ROLES
 
 COMMANDS = (
     *("up", "kafka", "write-api", "read-api", "audit-api", "relay", "projector", "policies", "verifier"),
-    *("migrate", "status"),
+    *("migrate", "status", "parked", "retry", "skip"),
 )
 
 
@@ -55,6 +55,7 @@ def test_without_settings_a_process_names_what_is_missing(tmp_path: Path, comman
     "command",
     [
         *("up", "migrate", "status", "write-api", "policies", "verify", "rebuild", "export log.ndjson"),
+        *("parked", "retry stock_availability"),
         "replay fold.py --into result.sqlite",
         pytest.param("projector", marks=pytest.mark.heavy),  # waits for ten seconds
     ],

@@ -2,24 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import psycopg
 import pytest
 from broker import OwnBroker
 from fresh_fold import differing_rows
 from history import Facts, history, received, stock_of
+from parked_side import retried
+from poison import poisoned
 from prometheus_client import REGISTRY
 from read_side import NO_BROKER, ReadSide, read_side, running
 
-from domain.envelope import Recorded
-from projections._stock_part import StockPart, evolve
 from projections.order_detail import ORDER_DETAIL
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime import projector, relay
 from runtime.projector import Projector
+from runtime.read_models import parked as parking
 from runtime.read_models.builds import AheadOfLog
-from runtime.read_models.folding import Model
+from runtime.read_models.parked import omitted_of
+from runtime.read_models.tables import Table
 
 pytestmark = [
     pytest.mark.anyio,
@@ -151,29 +152,54 @@ async def until_kafka_brings(side: ReadSide) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_fold_that_refuses_an_event_stops_one_lane_and_goes_on_when_it_is_mended(
+async def test_a_fold_that_refuses_an_event_stops_one_stream_of_one_read_model(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    past, future = split(list(history(seed=7, appends=40)))
+    await side.write(past)
+    stock = [event for event in await side.reader.read(0) if event.stream == stock_of(0)]
+    refused = {stock[-1].event_id}
+    faulty = poisoned(STOCK_AVAILABILITY, refused)
+
+    async def is_all_but_the_parked() -> bool:
+        async with side.pool.connection() as connection:
+            left_out = await omitted_of(connection, Table(faulty))
+            return left_out.parked.keys() == {stock_of(0)} and not [
+                *await differing_rows(side.reader, connection, ORDER_DETAIL),
+                *await differing_rows(side.reader, connection, STOCK_AVAILABILITY, left_out),
+            ]
+
+    projecting = Projector(side.reader, side.pool, own_broker.servers, [ORDER_DETAIL, faulty])
+    async with running(projecting, side.relay(own_broker.servers)):
+        await until(lambda: gauge("parked_streams") == 1)
+        await side.write(future)
+        async with asyncio.timeout(JOIN_SECONDS):
+            while not await is_all_but_the_parked():
+                await asyncio.sleep(0.05)
+        refused.clear()
+        assert await retried(side, faulty) == [None]
+        await until(lambda: gauge("parked_streams") == 0)
+    async with running(side.projector()):
+        await side.converge()
+
+
+def gauge(name: str) -> float:
+    labels = {"model": STOCK_AVAILABILITY.name}
+    return REGISTRY.get_sample_value(f"tallybook_projector_{name}", labels) or 0.0
+
+
+async def test_a_fold_that_refuses_everything_stands_still_and_goes_on_when_it_is_mended(
     side: ReadSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector, "REFUSED_PAUSE_S", 0.1)
-
-    def refuse(part: StockPart | None, recorded: Recorded) -> StockPart:
-        if recorded.stream == stock_of(0):
-            raise ValueError("poison")
-        return evolve(part, recorded)
-
-    poisoned: Model = replace(STOCK_AVAILABILITY, folds={"stock": refuse})
+    monkeypatch.setattr(parking, "MAX_PARKED", 0)
     await side.write(list(history(seed=7, appends=20)))
-    stocks = [event for event in await side.reader.read(0) if event.stream.startswith("stock-")]
-    stopped = next(event.lane for event in stocks if event.stream == stock_of(0))
-    held_back = {
-        event.stream.replace("stock-", "stock_availability/") for event in stocks if event.lane == stopped
-    }
+    broken = poisoned(STOCK_AVAILABILITY, {event.event_id for event in await side.reader.read(0)})
     refused = figure("projector_refused")
-    async with running(Projector(side.reader, side.pool, NO_BROKER, [ORDER_DETAIL, poisoned])):
+    async with running(Projector(side.reader, side.pool, NO_BROKER, [ORDER_DETAIL, broken])):
         await until(lambda: figure("projector_refused") > refused + 2)
         async with side.pool.connection() as connection:
             assert await differing_rows(side.reader, connection, ORDER_DETAIL) == []
-            assert set(await differing_rows(side.reader, connection, STOCK_AVAILABILITY)) == held_back
     async with running(side.projector()):
         await side.converge()
 

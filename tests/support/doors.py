@@ -175,6 +175,7 @@ class Doors:
     history: ThreadedHistory
     index: AuditIndex
     log_url: str
+    read_url: str
 
     async def seen(self, path: str, after: httpx.Response | None = None, **more: Any) -> httpx.Response:
         """The answer to a query that waits for what a command wrote; without one, for all of the log."""
@@ -212,6 +213,7 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
             history,
             index,
             log_url,
+            read_url,
         )
         async with doors.write.http, doors.read.http, doors.audit.http:
             yield doors

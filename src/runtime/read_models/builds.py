@@ -183,17 +183,18 @@ async def served_of(connection: Connection, table: Table) -> Table | None:
 async def fed_of(connection: Connection, tables: Iterable[Table]) -> Mapping[str, Fed]:
     """The builds of their declarations that are fed, by name."""
     found = await connection.execute(
-        "select declaration, build, served, sum(parked) over (partition by build),"
-        " context, lane, position, event_id::text"
+        "select declaration, build, served, parked, context, lane, position, event_id::text"
         " from read.checkpoints join read.builds using (build)"
         " where declaration = any(%s) and (build = declaration or caught_up)",
         [[table.declaration for table in tables]],
     )
     fed: dict[str, Fed] = {}
     marks: dict[str, dict[Lane, Mark]] = defaultdict(dict)
-    for declaration, build, served, parked, context, lane, *mark in await found.fetchall():
+    parked: dict[str, int] = defaultdict(int)
+    for declaration, build, served, streams, context, lane, *mark in await found.fetchall():
         marks[build][context, lane] = Mark(*mark)
-        fed[build] = Fed(declaration, served, marks[build], parked)
+        parked[build] += streams
+        fed[build] = Fed(declaration, served, marks[build], parked[build])
     return fed
 
 

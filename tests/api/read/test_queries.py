@@ -1,12 +1,17 @@
 import asyncio
 import base64
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from doors import INITIAL, Doors, order_of
 
 from api import consistency
-from domain.envelope import Mark, Token
+from domain.envelope import Mark, Recorded, Token
+from projections._stock_part import StockPart
+from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.postgres import connect
+from runtime.read_models.resuming import parked_in, resume
+from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +109,34 @@ async def test_what_is_not_applied_in_time_is_too_early(doors: Doors) -> None:
     early = await doors.read.send("GET", "/stock/EARLY", headers=headers | {"Prefer": "wait=1"})
     assert early.status_code == 425
     assert 1 <= asyncio.get_running_loop().time() - began < 3
+
+
+async def test_what_is_written_to_a_parked_stream_is_told_so_until_it_resumes(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await doors.write.product("PARKED", qty=1)
+    fine = await doors.write.done("/stock/PARKED@MAIN/receive", RECEIVED)
+    await doors.seen("/stock/PARKED", fine)
+    with monkeypatch.context() as patch:
+        patch.setitem(cast("dict[str, Any]", STOCK_AVAILABILITY.folds), "stock", refuses)
+        poison = await doors.write.done("/stock/PARKED@MAIN/receive", RECEIVED)
+        parked = await doors.seen("/stock/PARKED", poison)
+    assert (parked.status_code, parked.json()["code"]) == (425, "stream_parked")
+    assert (parked.json()["retryable"], parked.json()["stream"]) == (False, "stock-PARKED@MAIN")
+    explained = await doors.seen("/stock/PARKED@MAIN/explain?field=on_hand", poison)
+    assert explained.json()["code"] == "stream_parked"
+    for query in (doors.seen("/stock/PARKED", fine), doors.read.send("GET", "/stock/PARKED")):
+        served = await query
+        assert served.json()["stock"][0]["on_hand"] == 2
+        assert (await doors.seen("/stock/PARKED", served)).status_code == 200  # who read it reads on
+    async with connect(doors.read_url, "tallybook_projector") as connection:
+        [at] = await parked_in(connection, Table(STOCK_AVAILABILITY))
+        assert await resume(connection, doors.reader, Table(STOCK_AVAILABILITY), at) is None
+    assert (await doors.seen("/stock/PARKED", poison)).json()["stock"][0]["on_hand"] == 3
+
+
+def refuses(_part: StockPart | None, _recorded: Recorded) -> StockPart:
+    raise ValueError("poison")
 
 
 async def test_a_token_of_another_history_is_refused(doors: Doors) -> None:
