@@ -7,12 +7,13 @@ other and cannot deadlock. Where another lane has inserted a row that was missin
 What a fold refuses is parked in the same transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, TypeVar
 
-from psycopg import sql
+from psycopg import DataError, sql
+from psycopg.errors import ProgramLimitExceeded
 
 from domain.envelope import Mark
 from runtime.points import reached
@@ -28,6 +29,11 @@ where build = %(build)s and context = %(context)s and lane = %(lane)s
 returning parked, skipped_upto
 """
 
+T = TypeVar("T")
+Write = Callable[[Connection, Table, Sequence[Arriving]], Awaitable[Sequence[Refusal]]]
+
+REFUSED_VALUES: Final = (DataError, ProgramLimitExceeded)
+"""What PostgreSQL says of values that a column, or its index, cannot hold."""
 _Rows = Mapping[str, Sequence[object]]
 """Parts, the other columns and `shown`, by key."""
 
@@ -61,20 +67,33 @@ async def apply(connection: Connection, table: Table, step: Step) -> bool:
     An event that leaves every part as it was writes no row, so the row's revision says that the row changed.
     One that the fold refuses parks its stream. Raises Overtaken, TooManyParked.
     """
+    refusals = await at_last(lambda write: _apply(connection, table, step, write))
+    if refusals is None:
+        return False
+    await reached("after_commit")
+    tell(table, refusals)
+    return True
+
+
+async def at_last(work: Callable[[Write], Awaitable[T]]) -> T:
+    """Tries a transaction until no other lane is in its way, and one event at a time if a value will not do.
+
+    Raises Overtaken.
+    """
+    write: Write = write_at_once
     for _ in range(MAX_OVERTAKEN):
         try:
-            refusals = await _apply(connection, table, step)
+            return await work(write)
         except Overtaken:
             continue
-        if refusals is None:
-            return False
-        await reached("after_commit")
-        tell(table, refusals)
-        return True
-    raise Overtaken(f"{table.build}: {step.context}, lane {step.lane} at {step.before}")
+        except REFUSED_VALUES:
+            if write is write_one_by_one:
+                raise
+            write = write_one_by_one
+    raise Overtaken(f"{MAX_OVERTAKEN} times")
 
 
-async def _apply(connection: Connection, table: Table, step: Step) -> Sequence[Refusal] | None:
+async def _apply(connection: Connection, table: Table, step: Step, write: Write) -> Sequence[Refusal] | None:
     """What was refused, and is parked; None if the checkpoint was not where the step begins."""
     async with connection.transaction():
         moved = await connection.execute(
@@ -104,10 +123,12 @@ async def _apply(connection: Connection, table: Table, step: Step) -> Sequence[R
     return refusals
 
 
-async def write(connection: Connection, table: Table, events: Sequence[Arriving]) -> Sequence[Refusal]:
+async def write_at_once(
+    connection: Connection, table: Table, events: Sequence[Arriving]
+) -> Sequence[Refusal]:
     """Folds events of one lane, whose checkpoint is held, into their rows; says what was refused.
 
-    Raises Overtaken.
+    Raises Overtaken, and REFUSED_VALUES.
     """
     keys = keys_to_lock(table, events)
     stored = await _lock(connection, table, keys) if keys else {}
@@ -115,6 +136,24 @@ async def write(connection: Connection, table: Table, events: Sequence[Arriving]
     await _insert(connection, table, {k: values for k, values in folded.values.items() if k not in stored})
     await _update(connection, table, {k: values for k, values in folded.values.items() if k in stored})
     return folded.refusals
+
+
+async def write_one_by_one(
+    connection: Connection, table: Table, events: Sequence[Arriving]
+) -> Sequence[Refusal]:
+    """The same, where PostgreSQL has refused a value: it is found whose."""
+    await _lock(connection, table, keys_to_lock(table, events))  # in order, as by who writes them at once
+    refused: dict[str, Refusal] = {}
+    for event in events:
+        if event.stream in refused:
+            continue
+        try:
+            async with connection.transaction():
+                found = await write_at_once(connection, table, [event])
+        except REFUSED_VALUES as cause:
+            found = [Refusal(event, cause)]
+        refused.update((refusal.event.stream, refusal) for refusal in found)
+    return list(refused.values())
 
 
 async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ has up to there is folded here, what comes behind it is the workers' again once 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, LiteralString
 
 from runtime.log.reading import LogReader, StoredEvent
@@ -13,7 +14,7 @@ from runtime.points import reached
 from runtime.postgres import Connection
 from runtime.process import CannotStart
 from runtime.read_models import builds
-from runtime.read_models.apply import MAX_OVERTAKEN, Overtaken, write
+from runtime.read_models.apply import Write, at_last
 from runtime.read_models.parked import Parked, parked_streams, skips_of
 from runtime.read_models.refusals import Arriving
 from runtime.read_models.tables import Table
@@ -81,25 +82,16 @@ async def resume(connection: Connection, reader: LogReader, table: Table, parked
     """
     still: Parked | None = parked
     for _ in range(MAX_STEPS):
-        still = await _step_again(connection, reader, Table(table.model, parked.build), parked)
+        still = await at_last(partial(_step, connection, reader, Table(table.model, parked.build), parked))
         await reached("after_resumed_step")
         if still is None or still.tries:
             break
     return still
 
 
-async def _step_again(
-    connection: Connection, reader: LogReader, table: Table, parked: Parked
+async def _step(
+    connection: Connection, reader: LogReader, table: Table, parked: Parked, write: Write
 ) -> Parked | None:
-    for _ in range(MAX_OVERTAKEN):
-        try:
-            return await _step(connection, reader, table, parked)
-        except Overtaken:
-            continue
-    raise Overtaken(f"{table.build}: {parked.stream} at {parked.position}")
-
-
-async def _step(connection: Connection, reader: LogReader, table: Table, parked: Parked) -> Parked | None:
     async with connection.transaction():
         upto = await _hold(connection, parked)
         now = await _present(connection, parked)

@@ -255,6 +255,30 @@ async def test_a_fault_of_the_database_or_of_memory_parks_nothing(
     assert await on_hand(side) == {"SKU0@MAIN": 1}
 
 
+@pytest.mark.parametrize("value", [2**63, "\0"])
+async def test_a_value_that_postgresql_cannot_store_parks_its_stream_too(
+    side: ReadSide, value: object
+) -> None:
+    _, poison, _ = await received_by(side, 0, 1, 20, 300)
+    await received_by(side, 1, 5)
+
+    def combine(parts: Any) -> Any:
+        row = STOCK_AVAILABILITY.combine(parts)
+        refused = row and row.id == "SKU0@MAIN" and row.version >= poison.version
+        changed: dict[str, Any] = {"on_hand" if isinstance(value, int) else "product_id": value}
+        return replace(row, **changed) if row and refused else row
+
+    faulty = replace(STOCK_AVAILABILITY, combine=combine)
+    await catch_up(side, faulty)
+
+    [one] = await parked(side)
+    assert one.event_id == poison.event_id
+    assert await on_hand(side) == {"SKU0@MAIN": 1, "SKU1@MAIN": 5}
+    assert await retried(side, faulty) == [replace(one, tries=2)]
+    assert await retried(side, STOCK_AVAILABILITY) == [None]
+    assert await on_hand(side) == {"SKU0@MAIN": 321, "SKU1@MAIN": 5}
+
+
 async def test_a_fold_that_refuses_too_much_stands_still_with_its_lane(
     side: ReadSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
