@@ -144,6 +144,34 @@ async def test_a_build_that_comes_to_a_skipped_event_later_leaves_it_out(side: R
     assert await on_hand(side) == {"SKU0@MAIN": 301}
 
 
+async def test_a_build_that_is_made_while_an_event_is_skipped_leaves_it_out(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, poison, _ = await received_by(side, 0, 1, 20, 300)
+    await serve(side, poisoned(STOCK_AVAILABILITY, {poison.event_id}))
+    recorded, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(point: str) -> None:
+        assert point == "before_skip_commits"
+        recorded.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(resuming, "reached", waits)
+    skipping = asyncio.create_task(skips(side, poison))
+    await recorded.wait()
+    making = asyncio.create_task(another_build(side))
+    await asyncio.wait({making}, timeout=0.3)
+    go_on.set()
+    await skipping
+    other = await making
+
+    await fill(side, other)
+    async with side.pool.connection() as connection:
+        await builds.has_caught_up(connection, other)
+        await builds.replace(connection, TABLE, other)
+    assert await on_hand(side) == {"SKU0@MAIN": 301}
+
+
 SKIPS = """
     import asyncio, sys
     from projections.stock_availability import STOCK_AVAILABILITY
