@@ -17,7 +17,10 @@ from runtime.settings import PREFIX, Settings, load_settings
 COMPOSE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: Final[dict[str, Any]] = COMPOSE["services"]
 PROCESSES: Final = {name for name, service in SERVICES.items() if service["image"] == "tallybook"}
-BY_HAND: Final = {"up", "kafka", "status", "import", "verify", "replay", "export", "rebuild"}
+BY_HAND: Final = {
+    *("up", "kafka", "status", "import", "verify", "replay", "export", "rebuild"),
+    *("parked", "retry", "skip"),
+}
 REQUIRED: Final = re.compile(r"\$\{([A-Z_]+):\?[^}]+\}")
 SECRETS: Final = {
     "TALLYBOOK_OWNER_PASSWORD": "owner",

@@ -297,7 +297,7 @@ async def test_it_rests_nine_times_as_long_as_it_works(monkeypatch: pytest.Monke
         nonlocal worked
         worked += WORK_S
         await asyncio.sleep(WORK_S)
-        return Verified("stock_availability", rows=0, head=0, differing=0, told=[])
+        return Verified("stock_availability", rows=0, head=0, parked=[], differing=0, told=[])
 
     monkeypatch.setattr(verifying, "verify", works)
     with History.open(NO_DATABASE) as past:
