@@ -131,6 +131,7 @@ def tallybook(side: ReadSide, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.heavy
 async def test_the_commands_do_it(side: ReadSide, poison: Recorded) -> None:
     listed = tallybook(side, "parked", "--json")
     assert (listed.returncode, json.loads(listed.stdout)["event_id"]) == (0, poison.event_id)

@@ -49,7 +49,7 @@ class Folded:
 def keys_to_lock(table: Table, events: Sequence[Arriving]) -> list[str]:
     """In order; an event that refuses to tell its keys has none."""
     with suppress(Exception):  # as in `fold_or_refuse`, which says what
-        return sorted({key for event in events for key in _keys(table, event)})
+        return sorted({key for event in _decoded(table, events) for key in keys_of(table.model, event)})
     return sorted({key for event in events for key in _keys_or_none(table, event)})
 
 
@@ -57,7 +57,7 @@ def fold_or_refuse(table: Table, stored: Mapping[str, bytes], events: Sequence[A
     """`stored`: the parts of those rows that are there. Raises MemoryError: that is not the event's fault."""
     with suppress(Exception):  # a fold may raise anything; one by one it is found what
         rows = {key: table.decode(parts) for key, parts in stored.items()}
-        return Folded(_values(table, rows, [_decoded(event) for event in events if _concerns(table, event)]))
+        return Folded(_values(table, rows, _decoded(table, events)))
     return _one_by_one(table, {key: table.decode(parts) for key, parts in stored.items()}, events)
 
 
@@ -65,12 +65,13 @@ def _one_by_one(table: Table, rows: dict[str, Parts], events: Sequence[Arriving]
     values: dict[str, Sequence[object]] = {}
     refused: dict[str, Refusal] = {}
     for event in events:
-        if event.stream in refused or not _concerns(table, event):
+        if event.stream in refused:
             continue
         try:
-            recorded = _decoded(event)
-            tried = {key: dict(rows[key]) for key in keys_of(table.model, recorded) if key in rows}
-            changed = _values(table, tried, [recorded])
+            recorded = _decoded(table, [event])
+            keys = [key for one in recorded for key in keys_of(table.model, one)]
+            tried = {key: dict(rows[key]) for key in keys if key in rows}
+            changed = _values(table, tried, recorded)
         except MemoryError:
             raise
         except Exception as cause:  # noqa: BLE001 - a fold may raise anything; it is stored and told
@@ -86,23 +87,19 @@ def _values(table: Table, rows: dict[str, Parts], events: Sequence[Recorded]) ->
     return {key: [table.encode(rows[key]), *table.row(rows[key])] for key in changed}
 
 
-def _concerns(table: Table, event: Arriving) -> bool:
-    return category_of(event.stream) in table.model.folds
-
-
-def _decoded(event: Arriving) -> Recorded:
-    if isinstance(event, Undecodable):
-        raise event.cause
-    return event
-
-
-def _keys(table: Table, event: Arriving) -> Sequence[str]:
-    return keys_of(table.model, _decoded(event)) if _concerns(table, event) else ()
+def _decoded(table: Table, events: Sequence[Arriving]) -> Sequence[Recorded]:
+    """Without what concerns another read model only. Raises the codec's errors."""
+    recorded = [event for event in events if isinstance(event, Recorded)]
+    if len(recorded) < len(events):
+        for event in events:
+            if isinstance(event, Undecodable) and category_of(event.stream) in table.model.folds:
+                raise event.cause
+    return recorded
 
 
 def _keys_or_none(table: Table, event: Arriving) -> Sequence[str]:
     try:
-        return _keys(table, event)
+        return [key for one in _decoded(table, [event]) for key in keys_of(table.model, one)]
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a fold may raise anything; `fold_or_refuse` says what
