@@ -288,9 +288,9 @@ async def test_every_resource_answers_as_of_a_time_or_a_position(doors: Doors) -
     position, recorded_at = await doors.reader.newest()
     assert recorded_at is not None
     await doors.write.done(f"{order}/confirm", version=1)
-    later = await doors.write.done("/orders", order_of("PAST", qty=1, total=500))
+    await doors.write.done("/orders", order_of("PAST", qty=1, total=500))
     for path in paths:
-        now = await doors.seen(path, later)
+        now = await doors.seen(path)
         assert now.json() != then[path]
         assert "As-Of-Position" not in now.headers
         by_position = await doors.read.send("GET", path, params=asked(path, as_of_position=position))
