@@ -29,7 +29,7 @@ from projections.order_detail import ORDER_DETAIL
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime import verifier as verifying
 from runtime.audit_log.history import History
-from runtime.audit_log.mapper import Historic
+from runtime.audit_log.mapper import Historic, Kept
 from runtime.read_models import builds
 from runtime.read_models import rebuild as rebuilding
 from runtime.read_models.folding import Model
@@ -195,9 +195,14 @@ class Held(History):
     let_go = threading.Event()
 
     def events(
-        self, *, after: int = 0, upto: int | None = None, types: Sequence[str] = ()
+        self,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        types: Sequence[str] = (),
+        wanted: Callable[[Kept], bool] | None = None,
     ) -> Iterator[Historic]:
-        for historic in super().events(after=after, upto=upto, types=types):
+        for historic in super().events(after=after, upto=upto, types=types, wanted=wanted):
             yield historic
             self.reading.set()
             assert self.let_go.wait(PASS_SECONDS)
