@@ -1,6 +1,6 @@
 """The part that a stock stream writes, shared by the read models it feeds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from domain import stock
@@ -28,24 +28,32 @@ def evolve(part: StockPart | None, recorded: Recorded) -> StockPart:
     if not isinstance(event, stock.StockEvent):
         raise TypeError(f"{recorded.type} is no event of stock")
     before = part or StockPart(*stock.item_of(event))
-    return replace(_applied(before, event), version=recorded.version)
-
-
-def _applied(part: StockPart, event: stock.StockEvent) -> StockPart:
+    on_hand, reserved, committed = before.on_hand, before.reserved, before.committed
     match event:
         case stock.StockReceived():
-            return replace(part, on_hand=part.on_hand + event.qty)
+            on_hand += event.qty
         case stock.StockAdjusted():
-            return replace(part, on_hand=part.on_hand + event.delta)
+            on_hand += event.delta
         case stock.StockReserved():
-            return replace(part, reserved=part.reserved + event.qty)
+            reserved += event.qty
         case stock.ReservationReleased() | stock.ReservationExpired():
-            return replace(part, reserved=part.reserved - event.qty)
+            reserved -= event.qty
         case stock.ReservationCommitted():
-            return replace(part, reserved=part.reserved - event.qty, committed=part.committed + event.qty)
+            reserved -= event.qty
+            committed += event.qty
         case stock.CommitmentReleased():
-            return replace(part, committed=part.committed - event.qty)
+            committed -= event.qty
         case stock.StockDepleted() | stock.StockReplenished():
-            return part
+            pass
         case _:
             assert_never(event)
+    return StockPart(
+        before.sku,
+        before.location,
+        before.product_id,
+        before.variant_id,
+        on_hand,
+        reserved,
+        committed,
+        recorded.version,
+    )

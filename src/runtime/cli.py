@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
@@ -201,12 +202,51 @@ Models = Annotated[list[str] | None, typer.Argument(help="Read models; all of th
 
 
 @app.command()
-def rebuild(models: Models = None) -> None:
+def rebuild(
+    models: Models = None,
+    *,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Compare only: what is served stays, the new one is beside it.")
+    ] = False,
+) -> None:
     """Make read models anew from the log, and serve these; exit code 1 if a row was not what the log says."""
     from runtime.rebuilding import run  # noqa: PLC0415 - see up
 
     configure_logging(line=PLAIN_LINE)
-    _end(lambda: asyncio.run(run(_with_databases("database_url", "read_database_url"), models or [])))
+    settings = partial(_with_databases, "database_url", "read_database_url")
+    _end(lambda: asyncio.run(run(settings(), models or [], serve=not diff)))
+
+
+ModelNames = Annotated[list[str], typer.Argument(help="Read models.")]
+
+
+@app.command()
+def switch(models: ModelNames) -> None:
+    """Serve the newest build that is fed beside the one that is served."""
+    _switch(models, back=False)
+
+
+@app.command()
+def back(models: ModelNames) -> None:
+    """Serve again what was served before."""
+    _switch(models, back=True)
+
+
+def _switch(models: list[str], *, back: bool) -> None:
+    from runtime.rebuilding import switch  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    settings = partial(_with_databases, "database_url", "read_database_url")
+    _end(lambda: asyncio.run(switch(settings(), models, back=back)))
+
+
+@app.command()
+def drop(models: ModelNames) -> None:
+    """Drop the builds of read models that are not served, and feed them no more."""
+    from runtime.rebuilding import drop  # noqa: PLC0415 - see up
+
+    configure_logging(line=PLAIN_LINE)
+    _end(lambda: asyncio.run(drop(_with_databases("read_database_url"), models)))
 
 
 @app.command()

@@ -22,9 +22,10 @@ from runtime.log.reading import LogReader
 from runtime.messages import Delivery, ForeignMessage, context_of, delivery_of, topics
 from runtime.meters import serve_meters
 from runtime.postgres import Pool, open_pool
-from runtime.read_models import builds, lag
+from runtime.read_models import builds, bulk, lag
+from runtime.read_models.builds import BuildGone
 from runtime.read_models.folding import Model, contexts_of
-from runtime.read_models.lanes import BuildGone, FoldedLane, Sources
+from runtime.read_models.lanes import FROM_LOG, FoldedLane, Sources
 from runtime.read_models.tables import Table
 from runtime.settings import Settings
 from runtime.stopping import stop_if_cancelled
@@ -37,6 +38,10 @@ ROLE: Final = "tallybook_projector"
 POOL_SIZE: Final = 4
 WATCH_S: Final = 0.25
 GROUP_DIGITS: Final = 12
+BULK_POSITIONS: Final = 10_000
+"""How long a log is filled into empty builds in bulk."""
+BULK_BYTES: Final = 8 * 2**20
+"""Of events whose rows are in memory; these take about five times as much."""
 KAFKA_PAUSE_S: Final = 0.5
 AWAY_PAUSE_S: Final = 0.25
 """How long a lane rests whose database could not be reached."""
@@ -71,12 +76,15 @@ class Projector:
         self._hears = False
         self._groups_left = 0
         self._rests: dict[FoldedLane, float] = {}
+        self._filling: set[str] = set()
+        self._bulk = asyncio.Lock()
+        self._tasks = asyncio.TaskGroup()
 
     async def run(self) -> None:
         """Until cancelled. `AheadOfLog` when the log does not have what a read model has applied."""
         await self._prepare()
         stop_if_cancelled()
-        async with asyncio.TaskGroup() as tasks:
+        async with self._tasks as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._listen())
 
@@ -86,14 +94,20 @@ class Projector:
         async with self._pool.connection() as connection:
             for table in self._tables.values():
                 await builds.create(connection, table, lanes, incarnation)
-            fed = await builds.fed_of(connection, self._tables.values())
-        await self._take(fed)
+        await self._take(*await self._stored())
 
-    async def _take(self, fed: Mapping[str, builds.Fed]) -> None:
+    async def _stored(self) -> tuple[Mapping[str, builds.Fed], Mapping[str, bool]]:
+        """What is fed, and the first builds that are still empty."""
+        async with self._pool.connection() as connection:
+            fed = await builds.fed_of(connection, self._tables.values())
+            settled = {one.declaration for one in fed.values() if one.served} == self._tables.keys()
+            return fed, {} if settled else await builds.unfilled(connection, self._tables.values())
+
+    async def _take(self, fed: Mapping[str, builds.Fed], empty: Mapping[str, bool]) -> None:
         """What is fed by now, and no more what is not; the others' checkpoints as they are by now."""
         for name in self._builds.keys() - fed.keys():
             del self._builds[name]
-        if missing := self._tables.keys() - {one.declaration for one in fed.values()}:
+        if missing := self._tables.keys() - {one.declaration for one in fed.values()} - empty.keys():
             raise BuildGone(f"no build is left of {', '.join(sorted(missing))}")
         for name, one in fed.items():
             if name in self._builds:
@@ -132,19 +146,52 @@ class Projector:
 
     async def _look(self, due: Heads, heads: Heads) -> None:
         try:
-            async with self._pool.connection() as connection:
-                fed = await builds.fed_of(connection, self._tables.values())
+            fed, empty = await self._stored()
         except psycopg.OperationalError:
             await self._tell(heads)
             raise
-        await self._take(fed)
+        await self._take(fed, empty)
         await self._tell(heads)
-        behind = [lane for build in self._builds.values() for lane in build.behind(due)]
+        self._fill_in_bulk(empty, heads)
+        behind = [
+            lane
+            for name, build in self._builds.items()
+            if name not in self._filling
+            for lane in build.behind(due)
+        ]
         await asyncio.gather(
             *(self._guarded(lane, lane.catch_up, heads[lane.lane].position) for lane in behind)
         )
         for build in self._builds.values():
             await self._settle(build, due)
+
+    def _fill_in_bulk(self, empty: Mapping[str, bool], heads: Heads) -> None:
+        """What is empty while the log is long, and what somebody has begun to fill, and perhaps not ended."""
+        for name, begun in empty.items():
+            table = self._tables[name]
+            contexts = contexts_of(table.model)
+            length = max((mark.position for lane, mark in heads.items() if lane[0] in contexts), default=0)
+            if (begun or length >= BULK_POSITIONS) and name not in self._filling:
+                self._filling.add(name)
+                self._tasks.create_task(self._filled(table))
+
+    async def _filled(self, table: Table) -> None:
+        """In turn with others of this kind, in this process or another."""
+        try:
+            async with (
+                self._bulk,
+                self._pool.connection() as connection,
+                builds.alone(connection, table) as nobody_else,
+            ):
+                if nobody_else:
+                    told = FROM_LOG.labels(table.model.name).inc
+                    await bulk.fill(connection, self._reader, table, told, memory_bytes=BULK_BYTES)
+        except BuildGone as filled:
+            logger.info("%s is not filled here: %s", table.build, filled)
+        except psycopg.OperationalError as away:
+            logger.warning("%s is not filled in bulk, and will be begun again: %s", table.build, away)
+        finally:
+            self._filling.discard(table.build)
 
     async def _tell(self, heads: Heads) -> None:
         """Before anything is caught up; of a model with several builds, of the one that is served."""

@@ -231,7 +231,7 @@ async def test_another_build_that_takes_the_place_during_a_pass_is_no_alarm(
             await until(Held.reading.is_set)
             with History.open(side.log_url) as past:
                 made = Rebuild(side.read_url, side.reader, past, STOCK_AVAILABILITY, lambda _: None)
-                assert (await made.run()).differing == 0
+                assert (await made.run(serve=True)).differing == 0
             Held.let_go.set()
             await until(lambda: count("passes") >= passes + 3)
     assert figure("differing_rows") == 0

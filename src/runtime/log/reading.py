@@ -243,6 +243,15 @@ class LogReader:
             (context, lane, after, context, lane, upto, limit),
         )
 
+    async def read_types(self, types: Sequence[str], *, after: int, upto: int) -> tuple[list[Recorded], int]:
+        """All events of these stored names after one position, up to another; and their bytes."""
+        rows = await self._rows(
+            "select " + COLUMNS + " from log.events e"
+            " where e.position > %s and e.position <= %s and e.type = any(%s) order by e.position",
+            (after, upto, list(types)),
+        )
+        return [recorded_of(row) for row in rows], sum(len(row[7]) for row in rows)
+
     async def read_stream(self, stream: str, *, after_version: int = 0, limit: int) -> list[StoredEvent]:
         return await self._events(
             _SELECT + "where e.stream = %s and e.version > %s order by e.version limit %s",

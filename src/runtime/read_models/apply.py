@@ -10,7 +10,7 @@ What a fold refuses is parked in the same transaction.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final, LiteralString, TypeVar
 
 from psycopg import DataError, sql
 from psycopg.errors import ProgramLimitExceeded
@@ -29,12 +29,14 @@ where build = %(build)s and context = %(context)s and lane = %(lane)s
 returning parked, skipped_upto
 """
 
+_BY_KEY: Final[LiteralString] = "select {key}, parts from {table} where {key} = any(%s)"
+
 T = TypeVar("T")
 Write = Callable[[Connection, Table, Sequence[Arriving]], Awaitable[Sequence[Refusal]]]
 
 REFUSED_VALUES: Final = (DataError, ProgramLimitExceeded)
 """What PostgreSQL says of values that a column, or its index, cannot hold."""
-_Rows = Mapping[str, Sequence[object]]
+Rows = Mapping[str, Sequence[object]]
 """Parts, the other columns and `shown`, by key."""
 
 
@@ -134,7 +136,7 @@ async def write_at_once(
     stored = await _lock(connection, table, keys) if keys else {}
     folded = fold_or_refuse(table, stored, events)
     await _insert(connection, table, {k: values for k, values in folded.values.items() if k not in stored})
-    await _update(connection, table, {k: values for k, values in folded.values.items() if k in stored})
+    await update(connection, table, {k: values for k, values in folded.values.items() if k in stored})
     return folded.refusals
 
 
@@ -157,28 +159,36 @@ async def write_one_by_one(
 
 
 async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
-    locked = await connection.execute(
-        sql.SQL("select {key}, parts from {table} where {key} = any(%s) order by {key} for update").format(
-            table=table.identifier, key=table.key.identifier
-        ),
-        [keys],
+    return await _parts(connection, table, _BY_KEY + " order by {key} for update", keys)
+
+
+async def stored_parts(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
+    """Of those of the rows that are there."""
+    return await _parts(connection, table, _BY_KEY, keys)
+
+
+async def _parts(
+    connection: Connection, table: Table, query: LiteralString, keys: list[str]
+) -> dict[str, bytes]:
+    found = await connection.execute(
+        sql.SQL(query).format(table=table.identifier, key=table.key.identifier), [keys]
     )
-    return dict(await locked.fetchall())
+    return dict(await found.fetchall())
 
 
-async def _insert(connection: Connection, table: Table, rows: _Rows) -> None:
+async def _insert(connection: Connection, table: Table, rows: Rows) -> None:
     if rows:
         inserted = await connection.execute(_insertion(table), _arrays(rows))
         if inserted.rowcount != len(rows):
             raise Overtaken
 
 
-async def _update(connection: Connection, table: Table, rows: _Rows) -> None:
+async def update(connection: Connection, table: Table, rows: Rows) -> None:
     if rows:
         await connection.execute(_change(table), _arrays(rows))
 
 
-def _arrays(rows: _Rows) -> list[list[object]]:
+def _arrays(rows: Rows) -> list[list[object]]:
     """The values of `_fields`, an array each."""
     return [list(column) for column in zip(*((key, *values) for key, values in rows.items()), strict=True)]
 
@@ -208,13 +218,11 @@ def _change(table: Table) -> sql.Composed:
 
 
 def _fields(table: Table) -> tuple[list[sql.Identifier], sql.Composed]:
-    """Key, parts, the other columns, `shown`; and the arrays that carry them."""
-    columns = table.columns[1:]
-    names = [
-        table.key.identifier,
-        sql.Identifier("parts"),
-        *(column.identifier for column in columns),
-        sql.Identifier("shown"),
+    """What is written of a row, and the arrays that carry it."""
+    types = [
+        sql.SQL("text[]"),
+        sql.SQL("bytea[]"),
+        *(column.array for column in table.columns[1:]),
+        sql.SQL("boolean[]"),
     ]
-    types = [sql.SQL("text[]"), sql.SQL("bytea[]"), *(one.array for one in columns), sql.SQL("boolean[]")]
-    return names, sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in types)
+    return table.written, sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in types)

@@ -1,13 +1,15 @@
-"""The builds of read models: made, fed, served, made anew, dropped.
+"""The builds of read models: made, filled, fed, served, dropped.
 
-A build is fed if it has checkpoints, and is the first of its declaration or has caught up. One of those of a
-declaration is served: the first, until another takes its place.
+A build is fed if it is the first of its declaration or has caught up, unless it is just being filled in bulk.
+One of those of a declaration is served: the first, until another takes its place; both are fed from then on.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, LiteralString
 
 from psycopg import sql
@@ -22,12 +24,20 @@ logger = logging.getLogger(__name__)
 
 Lane = tuple[str, int]
 NOWHERE: Final = Mark(0, NO_EVENT)
+BEING_FILLED: Final = -1
+"""Where the checkpoints of a build stand while it is filled in bulk: from there nobody else moves them."""
 DROP_WAIT_MS: Final = 100
 _MARKS: Final[LiteralString] = (
     "select context, lane, position, event_id::text from read.checkpoints where build = %s"
 )
 _DDL_LOCK: Final = 0x7A11_B001
 """The advisory lock under which tables and views are made."""
+_ALONE: Final = 0x7A11
+"""With a hash of the declaration, the session's advisory lock of whoever makes or changes builds of it."""
+
+
+class BuildGone(RuntimeError):
+    """The checkpoint was neither moved by another worker nor is it where this one left it."""
 
 
 class AheadOfLog(CannotStart):
@@ -53,10 +63,18 @@ class Fed:
     """Streams that stand still."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A build that is fed, and when another took its place, if it was ever served."""
+
+    table: Table
+    replaced_at: datetime | None
+
+
 async def create(connection: Connection, table: Table, lanes: int, incarnation: str) -> None:
     """Makes the first build unless one is there or served; several processes may try at once."""
     async with connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        await lock_definitions(connection)
         made = await connection.execute(
             "insert into read.builds (build, model) select %(build)s, %(model)s"
             " where not exists (select from read.builds where declaration = %(build)s and served)"
@@ -70,7 +88,7 @@ async def create(connection: Connection, table: Table, lanes: int, incarnation: 
 async def create_another(connection: Connection, table: Table, lanes: int, incarnation: str) -> Table:
     """A build beside this and others, which nobody else feeds until it `has_caught_up`."""
     async with connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        await lock_definitions(connection)
         made = await connection.execute(
             "insert into read.builds (build, model)"
             " select %(declaration)s || '_' || coalesce(max(number), 0) + 1, %(model)s"
@@ -85,7 +103,7 @@ async def create_another(connection: Connection, table: Table, lanes: int, incar
 
 async def _define(connection: Connection, table: Table, lanes: int, incarnation: str) -> None:
     logger.info("making %s", table.build)
-    for statement in table.definition():
+    for statement in (table.creation(), *table.indexing()):
         await connection.execute(statement)
     await connection.execute(
         "insert into read.checkpoints (build, context, lane, incarnation, position, event_id, skipped_upto)"
@@ -104,6 +122,81 @@ async def _define(connection: Connection, table: Table, lanes: int, incarnation:
     )
 
 
+async def begin_filling(connection: Connection, table: Table) -> None:
+    """Empty, and without its further indexes: it is fed by nobody until `end_filling` or `empty`.
+
+    Raises BuildGone if something has been folded into it meanwhile.
+    """
+    await _remake(connection, table, BEING_FILLED)
+
+
+async def empty(connection: Connection, table: Table) -> None:
+    """As it was when it was made. Raises BuildGone."""
+    await _remake(connection, table, NOWHERE.position)
+
+
+async def _remake(connection: Connection, table: Table, position: int) -> None:
+    async with connection.transaction():
+        await _move_all(connection, table, position)
+        await lock_definitions(connection)
+        await connection.execute(sql.SQL("drop table if exists {}").format(table.identifier))
+        for statement in (table.creation(), *(() if position == BEING_FILLED else table.indexing())):
+            await connection.execute(statement)
+
+
+async def end_filling(connection: Connection, table: Table, marks: Mapping[Lane, Mark]) -> None:
+    """In the caller's transaction: it holds all up to the marks. Raises BuildGone."""
+    for statement in table.indexing():
+        await connection.execute(statement)
+    await _move_all(connection, table, NOWHERE.position)
+    places = [(*lane, mark.position, mark.event_id) for lane, mark in sorted(marks.items())]
+    await connection.execute(
+        "update read.checkpoints as c set position = new.position, event_id = new.event_id"
+        " from unnest(%s::text[], %s::smallint[], %s::bigint[], %s::uuid[])"
+        " as new (context, lane, position, event_id)"
+        " where build = %s and (c.context, c.lane) = (new.context, new.lane)",
+        [*([place[column] for place in places] for column in range(4)), table.build],
+    )
+
+
+async def _move_all(connection: Connection, table: Table, position: int) -> None:
+    """Raises BuildGone unless nothing is folded up to any checkpoint."""
+    there = await hold(connection, table.build)
+    if not there or any(mark.position > NOWHERE.position for mark in there.values()):
+        raise BuildGone(f"{table.build} is not as it was when it began to be filled")
+    await connection.execute(
+        "update read.checkpoints set position = %s where build = %s", [position, table.build]
+    )
+
+
+async def unfilled(connection: Connection, tables: Iterable[Table]) -> Mapping[str, bool]:
+    """Of the first builds of these declarations those into which nothing has been folded yet.
+
+    With whether somebody is filling them in bulk, or was when it ended.
+    """
+    found = await connection.execute(
+        "select build, min(position) < 0 from read.builds join read.checkpoints using (build)"
+        " where build = any(%s) and not caught_up group by build having max(position) <= 0",
+        [[table.declaration for table in tables]],
+    )
+    return dict(await found.fetchall())
+
+
+@asynccontextmanager
+async def alone(connection: Connection, table: Table) -> AsyncIterator[bool]:
+    """Whether nobody else has this; if so, nobody else has it until the end, or the connection's."""
+    place = [_ALONE, table.declaration]
+    locked = await connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", place)
+    if await locked.fetchone() != (True,):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if not connection.closed:
+            await connection.execute("select pg_advisory_unlock(%s, hashtext(%s))", place)
+
+
 async def adopt(connection: Connection, table: Table, incarnation: str) -> None:
     """Takes the checkpoints into the log's present incarnation, which has been seen to hold their events."""
     await connection.execute(
@@ -119,7 +212,7 @@ async def has_caught_up(connection: Connection, table: Table) -> None:
     """
     await connection.execute(sql.SQL("analyze {}").format(table.identifier))
     async with connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        await lock_definitions(connection)
         served = await connection.execute(
             "update read.builds as b set caught_up = true, served = served or not exists"
             " (select from read.builds where declaration = b.declaration and served)"
@@ -130,13 +223,14 @@ async def has_caught_up(connection: Connection, table: Table) -> None:
             await _name(connection, table)
 
 
-async def replace(connection: Connection, table: Table, other: Table) -> None:
-    """In one transaction, `other` is served in place of the table, which is fed no more."""
+async def serve(connection: Connection, table: Table, other: Table) -> None:
+    """In one transaction, `other` is served in place of the table, which is fed as before."""
     async with connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
-        await connection.execute("delete from read.checkpoints where build = %s", [table.build])
-        for build, served in ((table.build, False), (other.build, True)):
-            await connection.execute("update read.builds set served = %s where build = %s", [served, build])
+        await lock_definitions(connection)
+        await connection.execute(
+            "update read.builds set served = false, replaced_at = now() where build = %s", [table.build]
+        )
+        await connection.execute("update read.builds set served = true where build = %s", [other.build])
         await _name(connection, other)
 
 
@@ -149,8 +243,8 @@ async def _name(connection: Connection, table: Table) -> None:
             await connection.execute(statement)
 
 
-async def drop_unserved(connection: Connection, table: Table) -> None:
-    """The builds of its declaration that others took the place of, or that were never finished.
+async def drop_unserved(connection: Connection, table: Table, dropped: Callable[[str], object]) -> None:
+    """The builds of its declaration that are not served, finished or not, but the first while none is.
 
     Raises LockNotAvailable while somebody uses one; not waiting for that for long, since whoever comes to
     read it meanwhile would wait behind.
@@ -163,12 +257,13 @@ async def drop_unserved(connection: Connection, table: Table) -> None:
     for (build,) in await found.fetchall():
         async with connection.transaction():
             await connection.execute(f"set local lock_timeout = {DROP_WAIT_MS}")
-            await connection.execute("select pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+            await lock_definitions(connection)
             await connection.execute("delete from read.builds where build = %s", [build])
             await connection.execute(
                 sql.SQL("drop table if exists {}").format(Table(table.model, build).identifier)
             )
-            logger.info("dropped %s", build)
+        logger.info("dropped %s", build)
+        dropped(build)
 
 
 async def served_of(connection: Connection, table: Table) -> Table | None:
@@ -180,12 +275,23 @@ async def served_of(connection: Connection, table: Table) -> Table | None:
     return None if row is None else Table(table.model, row[0])
 
 
+async def beside(connection: Connection, table: Table) -> Sequence[Beside]:
+    """What is fed of its declaration beside what is served, the newest first."""
+    found = await connection.execute(
+        "select build, replaced_at from read.builds"
+        " where declaration = %s and caught_up and not served order by number desc",
+        [table.declaration],
+    )
+    return [Beside(Table(table.model, build), at) for build, at in await found.fetchall()]
+
+
 async def fed_of(connection: Connection, tables: Iterable[Table]) -> Mapping[str, Fed]:
     """The builds of their declarations that are fed, by name."""
     found = await connection.execute(
         "select declaration, build, served, parked, context, lane, position, event_id::text"
         " from read.checkpoints join read.builds using (build)"
-        " where declaration = any(%s) and (build = declaration or caught_up)",
+        " where declaration = any(%s) and (build = declaration or caught_up)"
+        " and position >= 0",
         [[table.declaration for table in tables]],
     )
     fed: dict[str, Fed] = {}

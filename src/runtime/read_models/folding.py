@@ -1,9 +1,9 @@
 """The one way to fold events into rows, for the projector and for whoever checks it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, get_args
 
-from domain import CONTEXTS
+from domain import CONTEXTS, UNIONS
 from domain.envelope import Recorded
 from domain.values import category_of
 from projections.ports import ReadModel
@@ -18,6 +18,12 @@ NO_PARTS: Final[Mapping[str, Any]] = {}
 def contexts_of(model: Model) -> tuple[str, ...]:
     """The contexts that feed it, sorted."""
     return tuple(sorted({CONTEXTS[category] for category in model.folds}))
+
+
+def types_of(model: Model) -> Sequence[str]:
+    """The stored names of the events that may feed it, sorted."""
+    unions = [UNIONS[category] for category in model.folds]
+    return sorted(event.TYPE for union in unions for event in get_args(union) or (union,))
 
 
 def keys_of(model: Model, recorded: Recorded) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from runtime.log.reading import LogReader
 from runtime.messages import Delivery
 from runtime.postgres import Pool
 from runtime.read_models.apply import Step, apply
-from runtime.read_models.builds import Lane, marks_of
+from runtime.read_models.builds import BuildGone, Lane, marks_of
 from runtime.read_models.refusals import Arriving
 from runtime.read_models.tables import Table
 
@@ -31,10 +31,6 @@ FOREIGN = Counter("tallybook_projector_foreign", "Messages of another incarnatio
 GAPS = Counter("tallybook_projector_gaps", "Gaps in the chain that were filled from the log", _LABELS)
 FROM_LOG = Counter("tallybook_projector_log_events", "Events that were obtained from the log", _LABELS)
 LOST = Counter("tallybook_projector_lost_steps", "Steps that another worker had taken already", _LABELS)
-
-
-class BuildGone(RuntimeError):
-    """The checkpoint was neither moved by another worker nor is it where this one left it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """A read model made anew from the log, compared with what is served, and served in its place.
 
-Traffic goes on meanwhile. The new build is folded in large steps, with nobody waiting for its rows; then it
-is fed as the served one is. They are compared in one snapshot in which every lane of both stands at the same
-position, and at such a moment the new one takes the other's place: so no consistency token is further than
-what is served, and no query sees anything of both.
+Traffic goes on meanwhile. The new build is filled in bulk; then it is fed as the served one is. They are
+compared in one snapshot in which every lane of both stands at the same position, and at such a moment the new
+one takes the other's place: so no consistency token is further than what is served, and no query sees
+anything of both. What was served is fed on, so it may take its place back as quickly.
 
 Whatever ends it before that leaves what is served as it was, and at most a build that the next rebuild drops.
 """
@@ -25,11 +25,10 @@ from runtime.log.reading import LogReader
 from runtime.points import reached
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
-from runtime.read_models import builds
-from runtime.read_models.apply import Step, apply
+from runtime.read_models import builds, bulk
 from runtime.read_models.builds import Lane
+from runtime.read_models.feeding import Feeder, Outrun
 from runtime.read_models.folding import Model
-from runtime.read_models.lanes import BuildGone
 from runtime.read_models.parked import omitted_of
 from runtime.read_models.tables import Table
 from runtime.read_models.verify import (
@@ -45,25 +44,20 @@ from runtime.read_models.verify import (
 logger = logging.getLogger(__name__)
 
 ROLE: Final = "tallybook_projector"
-STEP_EVENTS: Final = 5_000
-NEAR_POSITIONS: Final = 5_000
-"""How far the new build may be behind when it is fed as the others are."""
-MAX_ROUNDS: Final = 100
-"""How often the log is looked at anew, whether it has grown too far meanwhile."""
+MEMORY_BYTES: Final = 64 * 2**20
+"""Of events whose rows are in memory; these take about five times as much."""
 MAX_MOMENTS: Final = 200
 """How often two builds may move apart before they are seen side by side."""
 DROP_TRIES: Final = 20
 DROP_PAUSE_S: Final = 0.25
-_LOCK: Final = 0x7A11
-"""With a hash of the declaration, the session's advisory lock of whoever rebuilds it."""
 
 
 class Rebuilding(CannotStart):
-    """Another process rebuilds the read model just now."""
+    """Another process makes or changes builds of the read model just now."""
 
 
-class Outrun(CannotStart):
-    """The log grows faster than the new build follows."""
+class NothingBeside(CannotStart):
+    """There is no other build that could be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +68,7 @@ class Rebuilt:
     """
 
     model: str
+    build: str
     rows: int
     head: int
     compared: bool
@@ -91,93 +86,40 @@ class Rebuild:
     model: Model
     progress: Progress
 
-    async def run(self) -> Rebuilt:
-        """Raises Rebuilding, Outrun, and what a fold refuses."""
+    async def run(self, *, serve: bool) -> Rebuilt:
+        """Without `serve` it stays beside what is served. Raises Rebuilding, Outrun."""
         first = Table(self.model)
-        incarnation, lanes = await self.reader.incarnation(), await self.reader.lanes()
-        async with self._alone(first) as connection:
+        async with _alone(self.url, first) as connection:
             await _clear(connection, first)
-            try:
-                made = await builds.create_another(connection, first, lanes, incarnation)
-                await self._fill(connection, made, incarnation)
-                await reached("before_caught_up")
-                await builds.has_caught_up(connection, made)
-                served = await builds.served_of(connection, first)
-                if served is None or served.build == made.build:
-                    return await self._counted(connection, made)
-                await self._fill(connection, served, incarnation)
-                rebuilt = await self._compared(connection, served, made, incarnation)
-                async with connection.transaction():
-                    await self._level(connection, served, made, incarnation)
-                    await builds.replace(connection, served, made)
-                    await reached("before_replaced")
-                return rebuilt
-            finally:
-                await _clear(connection, first)
+            feeder = await _feeder(connection, self.reader, self.progress)
+            made = await self._made(feeder, first)
+            served = await builds.served_of(connection, first)
+            if served is None or served.build == made.build:
+                return await self._counted(connection, made)
+            await feeder.catch_up(served)
+            rebuilt = await self._compared(feeder, served, made)
+            if serve:
+                await _serve(feeder, served, made)
+            return rebuilt
 
-    @asynccontextmanager
-    async def _alone(self, first: Table) -> AsyncIterator[Connection]:
-        async with connect(self.url, ROLE, timezone="UTC") as connection:
-            locked = await connection.execute(
-                "select pg_try_advisory_lock(%s, hashtext(%s))", [_LOCK, first.declaration]
-            )
-            if await locked.fetchone() != (True,):
-                raise Rebuilding(f"{self.model.name} is being rebuilt by another process")
-            yield connection
+    async def _made(self, feeder: Feeder, first: Table) -> Table:
+        lanes = await self.reader.lanes()
+        try:
+            made = await builds.create_another(feeder.connection, first, lanes, feeder.incarnation)
+            await bulk.fill(feeder.connection, self.reader, made, self.progress, memory_bytes=MEMORY_BYTES)
+            await feeder.catch_up(made)
+            await reached("before_caught_up")
+            await builds.has_caught_up(feeder.connection, made)
+        except BaseException:
+            await _clear(feeder.connection, first)
+            raise
+        return made
 
-    async def _fill(self, connection: Connection, table: Table, incarnation: str) -> None:
-        """Up to the end of the log, or what it was when that was near; lane by lane, for they share rows."""
-        marks = dict(await builds.marks_of(connection, table.build))
-        for _ in range(MAX_ROUNDS):
-            heads = await self.reader.heads()
-            behind = {
-                lane: heads[lane].position
-                for lane, mark in marks.items()
-                if lane in heads and mark.position < heads[lane].position
-            }
-            near = all(upto - marks[lane].position <= NEAR_POSITIONS for lane, upto in behind.items())
-            for lane, upto in behind.items():
-                marks[lane] = await self._advance(connection, table, incarnation, lane, marks[lane], upto)
-            if near:
-                return
-        raise Outrun(f"the log grows faster than {self.model.name} is folded")
-
-    async def _advance(
-        self, connection: Connection, table: Table, incarnation: str, lane: Lane, mark: Mark, upto: int
-    ) -> Mark:
-        """The mark behind the lane's last event up to the position."""
-        while mark.position < upto:
-            stored = await self.reader.read_lane(*lane, after=mark.position, upto=upto, limit=STEP_EVENTS)
-            if not stored:
-                break
-            events = [self.reader.decode_or_not(event) for event in stored]
-            step = Step(*lane, incarnation, mark, events)
-            if await apply(connection, table, step):
-                self.progress(len(events))
-                mark = step.after
-            else:
-                moved = (await builds.marks_of(connection, table.build)).get(lane, builds.NOWHERE)
-                if moved.position <= mark.position:
-                    raise BuildGone(f"{table.build}: {lane} stands at {moved}, not at {mark}")
-                mark = moved
-        return mark
-
-    async def _level(self, connection: Connection, served: Table, made: Table, incarnation: str) -> None:
-        """Brings each lane of both to where the other is; there they stay until the transaction ends."""
-        there = await builds.hold(connection, served.build)
-        here = await builds.hold(connection, made.build)
-        for lane, mark in there.items():
-            upto = max(mark.position, here[lane].position)
-            await self._advance(connection, served, incarnation, lane, mark, upto)
-            await self._advance(connection, made, incarnation, lane, here[lane], upto)
-
-    async def _compared(
-        self, connection: Connection, served: Table, made: Table, incarnation: str
-    ) -> Rebuilt:
+    async def _compared(self, feeder: Feeder, served: Table, made: Table) -> Rebuilt:
         async with patient_reader(self.url) as reading:
             for _ in range(MAX_MOMENTS):
-                async with connection.transaction():
-                    await self._level(connection, served, made, incarnation)
+                async with feeder.connection.transaction():
+                    await feeder.level(served, made)
                 async with snapshot(reading):
                     marks = await builds.marks_of(reading, made.build)
                     if marks == await builds.marks_of(reading, served.build):
@@ -189,11 +131,67 @@ class Rebuild:
                 raise Outrun(f"two builds of {self.model.name} were never seen at the same position")
         if told:
             await find_events(self.history, self.model, Applied(marks, omitted), told)
-        return Rebuilt(self.model.name, rows, _head(marks), compared=True, differing=differing, told=told)
+        return Rebuilt(
+            self.model.name, made.build, rows, _head(marks), compared=True, differing=differing, told=told
+        )
 
     async def _counted(self, connection: Connection, made: Table) -> Rebuilt:
         marks = await builds.marks_of(connection, made.build)
-        return Rebuilt(self.model.name, await _count(connection, made), _head(marks), compared=False)
+        rows = await _count(connection, made)
+        return Rebuilt(self.model.name, made.build, rows, _head(marks), compared=False)
+
+
+async def switch(url: str, reader: LogReader, model: Model, *, back: bool) -> tuple[str, str]:
+    """Serves the newest of the builds that are fed beside what is served, or the one that was served before.
+
+    The names of what was served and what is. Raises NothingBeside, Rebuilding, Outrun.
+    """
+    first = Table(model)
+    async with _alone(url, first) as connection:
+        served = await builds.served_of(connection, first)
+        there = await builds.beside(connection, first)
+        if back:
+            before = [one for one in there if one.replaced_at is not None]
+            there = sorted(before, key=lambda one: str(one.replaced_at), reverse=True)
+        if served is None or not there:
+            wanted = (
+                "that was served before" if back else "beside what is served; `tallybook rebuild` makes one"
+            )
+            raise NothingBeside(f"{model.name} has no build {wanted}")
+        other = there[0].table
+        feeder = await _feeder(connection, reader, lambda _: None)
+        await feeder.catch_up(other)
+        await _serve(feeder, served, other)
+    return served.build, other.build
+
+
+async def drop(url: str, model: Model) -> Sequence[str]:
+    """Drops the builds that are not served, and names them. Raises Rebuilding."""
+    first = Table(model)
+    async with _alone(url, first) as connection:
+        return await _clear(connection, first)
+
+
+async def _serve(feeder: Feeder, served: Table, other: Table) -> None:
+    async with feeder.connection.transaction():
+        await feeder.level(served, other)
+        await builds.serve(feeder.connection, served, other)
+        await reached("before_served")
+
+
+async def _feeder(connection: Connection, reader: LogReader, progress: Progress) -> Feeder:
+    return Feeder(connection, reader, await reader.incarnation(), progress)
+
+
+@asynccontextmanager
+async def _alone(url: str, first: Table) -> AsyncIterator[Connection]:
+    async with (
+        connect(url, ROLE, timezone="UTC") as connection,
+        builds.alone(connection, first) as nobody_else,
+    ):
+        if not nobody_else:
+            raise Rebuilding(f"builds of {first.model.name} are being made or changed by another process")
+        yield connection
 
 
 async def _differing(reading: Connection, served: Table, made: Table) -> tuple[int, list[Difference]]:
@@ -245,15 +243,17 @@ def _head(marks: Mapping[Lane, Mark]) -> int:
     return max((mark.position for mark in marks.values()), default=0)
 
 
-async def _clear(connection: Connection, first: Table) -> None:
-    """Drops what is not served. What somebody reads all the time is left to the next rebuild."""
+async def _clear(connection: Connection, first: Table) -> Sequence[str]:
+    """Drops what is not served, and names it; but what somebody reads all the time, the next rebuild."""
+    dropped: list[str] = []
     for _ in range(DROP_TRIES):
         try:
-            await builds.drop_unserved(connection, first)
+            await builds.drop_unserved(connection, first, dropped.append)
         except LockNotAvailable:
             await asyncio.sleep(DROP_PAUSE_S)
         else:
-            return
+            return dropped
     logger.warning(
         "builds of %s that nobody needs are in use; the next rebuild drops them", first.declaration
     )
+    return dropped

@@ -84,7 +84,7 @@ def _one_by_one(table: Table, rows: dict[str, Parts], events: Sequence[Arriving]
 
 def _values(table: Table, rows: dict[str, Parts], events: Sequence[Recorded]) -> dict[str, Sequence[object]]:
     changed = sorted(fold(table.model, rows, events))
-    return {key: [table.encode(rows[key]), *table.row(rows[key])] for key in changed}
+    return {key: table.values(rows[key]) for key in changed}
 
 
 def _decoded(table: Table, events: Sequence[Arriving]) -> Sequence[Recorded]:

@@ -102,16 +102,29 @@ class Table:
             for stream, part in _PARTS.decode(parts).items()
         }
 
-    def definition(self) -> list[sql.Composed]:
-        """The statements that make the table and its indexes."""
+    @property
+    def written(self) -> list[sql.Identifier]:
+        """The columns that a fold writes, all but the revision: key, parts, the others, `shown`."""
+        rest = (column.identifier for column in self.columns[1:])
+        return [self.key.identifier, sql.Identifier("parts"), *rest, sql.Identifier("shown")]
+
+    def values(self, parts: Parts) -> list[object]:
+        """Of `written`, behind the key."""
+        return [self.encode(parts), *self.row(parts)]
+
+    def creation(self) -> sql.Composed:
+        """The statement that makes the table."""
         columns = sql.SQL(", ").join(
             sql.SQL("{} {}").format(column.identifier, column.type) for column in self.columns
         )
+        return sql.SQL(
+            "create table {} ({}, parts bytea not null, shown boolean not null, "
+            "revision bigint not null, primary key ({}))"
+        ).format(self.identifier, columns, self.key.identifier)
+
+    def indexing(self) -> list[sql.Composed]:
+        """The statements that make its further indexes."""
         return [
-            sql.SQL(
-                "create table {} ({}, parts bytea not null, shown boolean not null, "
-                "revision bigint not null, primary key ({}))"
-            ).format(self.identifier, columns, self.key.identifier),
             *(
                 sql.SQL("create index on {} ({})").format(
                     self.identifier, sql.SQL(", ").join(map(sql.Identifier, index))

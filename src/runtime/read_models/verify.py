@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
 from psycopg import sql
 
-from domain import UNIONS
 from domain.envelope import Mark, Recorded
 from projections.ports import Omitted
 from runtime.audit_log.history import History
@@ -25,7 +24,7 @@ from runtime.audit_log.mapper import Kept
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
 from runtime.read_models.builds import Lane, marks_of, served_of
-from runtime.read_models.folding import Model, Parts, fold, keys_of
+from runtime.read_models.folding import Model, Parts, fold, keys_of, types_of
 from runtime.read_models.parked import Parked, omitted_of, parked_streams
 from runtime.read_models.shelf import Shelf
 from runtime.read_models.tables import Table
@@ -227,11 +226,6 @@ async def find_events(history: History, model: Model, applied: Applied, told: It
 async def _events(history: History, model: Model, applied: Applied) -> AsyncIterator[Sequence[Recorded]]:
     """What feeds the model, in the order of the log, as far as each lane has come."""
     upto = max((mark.position for mark in applied.marks.values()), default=0)
-    reading = history.events(upto=upto, types=_types_of(model), wanted=applied.holds)
+    reading = history.events(upto=upto, types=types_of(model), wanted=applied.holds)
     while page := await asyncio.to_thread(lambda: list(islice(reading, PAGE_EVENTS))):
         yield page
-
-
-def _types_of(model: Model) -> Sequence[str]:
-    unions = [UNIONS[category] for category in model.folds]
-    return sorted(event.TYPE for union in unions for event in get_args(union) or (union,))

@@ -15,8 +15,9 @@ from projections.order_detail import ORDER_DETAIL
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime.messages import Delivery, delivery_of, message_of
 from runtime.read_models import builds
+from runtime.read_models.builds import BuildGone
 from runtime.read_models.folding import Model, contexts_of
-from runtime.read_models.lanes import BuildGone, FoldedLane, Sources
+from runtime.read_models.lanes import FoldedLane, Sources
 from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import psycopg
 import pytest
 from history import history, received, stock_of
 from psycopg import sql
-from read_side import ReadSide, running
+from read_side import NO_BROKER, ReadSide, running
 
 from domain.envelope import Token
 from projections import READ_MODELS
@@ -22,20 +22,28 @@ from projections.product_detail import PRODUCT_DETAIL
 from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY, availability_of
 from runtime.audit_log.history import History
-from runtime.read_models import builds
+from runtime.projector import Projector
+from runtime.read_models import builds, bulk, feeding
 from runtime.read_models import rebuild as rebuilding
+from runtime.read_models.feeding import Outrun
 from runtime.read_models.folding import Model
-from runtime.read_models.rebuild import Outrun, Rebuild, Rebuilding, Rebuilt
+from runtime.read_models.rebuild import NothingBeside, Rebuild, Rebuilding, Rebuilt
 from runtime.read_models.rows import PostgresRows
 from runtime.read_models.tables import Table
 from runtime.read_models.verify import verify
 
 pytestmark = pytest.mark.anyio
 
+QUERY_S = 0.005
 
-async def rebuilt(side: ReadSide, model: Model) -> Rebuilt:
+
+async def rebuilt(side: ReadSide, model: Model, *, serve: bool = True) -> Rebuilt:
     with History.open(side.log_url) as past:
-        return await Rebuild(side.read_url, side.reader, past, model, lambda _: None).run()
+        return await Rebuild(side.read_url, side.reader, past, model, lambda _: None).run(serve=serve)
+
+
+async def switched(side: ReadSide, model: Model, *, back: bool) -> tuple[str, str]:
+    return await rebuilding.switch(side.read_url, side.reader, model, back=back)
 
 
 async def differing(side: ReadSide, model: Model) -> int:
@@ -81,7 +89,8 @@ async def test_what_is_made_anew_is_what_was_served(side: ReadSide, model: Model
         first = await served_build(side, model)
         found = await rebuilt(side, model)
         assert (found.compared, found.differing, found.told) == (True, 0, [])
-        assert await builds_of(side, model) == [await served_build(side, model)] != [first]
+        assert await builds_of(side, model) == sorted([str(first), found.build])
+        assert await served_build(side, model) == found.build != first
         assert await differing(side, model) == 0
 
 
@@ -89,15 +98,15 @@ async def test_it_is_fed_from_then_on_and_can_be_made_anew_again(side: ReadSide)
     async with served(side):
         for _ in range(3):
             before = await served_build(side, STOCK_AVAILABILITY)
-            await rebuilt(side, STOCK_AVAILABILITY)
-            assert await served_build(side, STOCK_AVAILABILITY) != before
+            found = await rebuilt(side, STOCK_AVAILABILITY)
+            assert await builds_of(side, STOCK_AVAILABILITY) == sorted([str(before), found.build])
             events = await side.writer.append((stock_of(0), received(0, 7)))
             await seen(side, events[-1])
-        assert len(await builds_of(side, STOCK_AVAILABILITY)) == 1
+        there = await builds_of(side, STOCK_AVAILABILITY)
     async with running(side.projector()):  # one that begins anew makes no first build again
         events = await side.writer.append((stock_of(0), received(0, 7)))
         await seen(side, events[-1])
-        assert len(await builds_of(side, STOCK_AVAILABILITY)) == 1
+        assert await builds_of(side, STOCK_AVAILABILITY) == there
 
 
 async def seen(side: ReadSide, event: object) -> None:
@@ -149,8 +158,11 @@ async def test_without_a_projector_it_does_all_itself(side: ReadSide) -> None:
 async def test_traffic_goes_on_and_every_answer_is_one_build_s(
     side: ReadSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each query sees a version not older than the last, and the vector of that very version."""
-    monkeypatch.setattr(rebuilding, "NEAR_POSITIONS", 50)
+    """Each query sees a version not older than the last, and the vector of that very version.
+
+    Builds are made, compared, switched and switched back meanwhile; 200 queries a second, none fails.
+    """
+    monkeypatch.setattr(bulk, "NEAR_POSITIONS", 50)
     stop = asyncio.Event()
 
     async def write() -> None:
@@ -158,35 +170,97 @@ async def test_traffic_goes_on_and_every_answer_is_one_build_s(
             await side.writer.append((stock_of(0), received(0, 1)))
             await asyncio.sleep(0)
 
-    async def ask() -> list[tuple[int, Token]]:
-        answers = []
-        async with PostgresRows.open(side.read_url) as rows:
-            while not stop.is_set():
+    async with served(side, appends=10), asking(side) as answers:
+        writing = asyncio.create_task(write())
+        seen_builds = set()
+        for _ in range(3):
+            found = await rebuilt(side, STOCK_AVAILABILITY, serve=False)
+            assert found.differing == 0, found.told
+            for back in (False, True, False):
+                before, now = await switched(side, STOCK_AVAILABILITY, back=back)
+                assert await served_build(side, STOCK_AVAILABILITY) == now != before
+                seen_builds |= {before, now}
+        stop.set()
+        await writing
+    assert len(seen_builds) == 4
+    events = await side.reader.read_stream("stock-SKU0@MAIN", limit=1_000_000)
+    lane = events[0].context, events[0].lane
+    versions = [version for version, _ in answers]
+    assert versions == sorted(versions)
+    assert len(set(versions)) > 10
+    for version, at in answers:
+        assert version == sum(1 for event in events if event.position <= at.marks[lane].position)
+
+
+@asynccontextmanager
+async def asking(side: ReadSide) -> AsyncIterator[list[tuple[int, Token]]]:
+    """The version of a row and where it holds, of one query after the other, 200 of them a second."""
+    answers: list[tuple[int, Token]] = []
+    async with PostgresRows.open(side.read_url) as rows:
+
+        async def ask() -> None:
+            while True:
                 answer = await availability_of(rows, ["SKU0"], Ask())
                 [one] = answer.rows
                 answers.append((one.row.version, answer.at))
-        return answers
+                await asyncio.sleep(QUERY_S)
 
-    async with served(side, appends=10):
-        asking = [asyncio.create_task(ask()) for _ in range(4)]
-        writing = asyncio.create_task(write())
-        seen_builds = set()
-        for _ in range(5):
-            found = await rebuilt(side, STOCK_AVAILABILITY)
-            assert found.differing == 0, found.told
-            seen_builds.add(await served_build(side, STOCK_AVAILABILITY))
-        stop.set()
-        await writing
-        answers = await asyncio.gather(*asking)
-    assert len(seen_builds) == 5
-    events = await side.reader.read_stream("stock-SKU0@MAIN", limit=1_000_000)
-    lane = events[0].context, events[0].lane
-    for one in answers:
-        versions = [version for version, _ in one]
-        assert versions == sorted(versions)
-        assert len(set(versions)) > 1
-        for version, at in one:
-            assert version == sum(1 for event in events if event.position <= at.marks[lane].position)
+        asks = asyncio.create_task(ask())
+        try:
+            yield answers
+        finally:
+            asks.cancel()
+            with suppress(asyncio.CancelledError):
+                await asks
+
+
+async def test_what_was_served_is_fed_on_and_takes_its_place_back(side: ReadSide) -> None:
+    async with served(side):
+        first = await served_build(side, STOCK_AVAILABILITY)
+        with pytest.raises(NothingBeside, match="`tallybook rebuild` makes one"):
+            await switched(side, STOCK_AVAILABILITY, back=False)
+        made = (await rebuilt(side, STOCK_AVAILABILITY, serve=False)).build
+        assert await served_build(side, STOCK_AVAILABILITY) == first
+        with pytest.raises(NothingBeside, match="served before"):
+            await switched(side, STOCK_AVAILABILITY, back=True)
+        assert await switched(side, STOCK_AVAILABILITY, back=False) == (first, made)
+        assert await view_of(side, STOCK_AVAILABILITY) == made
+        events = await side.writer.append((stock_of(0), received(0, 7)))
+        assert await switched(side, STOCK_AVAILABILITY, back=True) == (made, first)
+        await seen(side, events[-1])
+        assert await view_of(side, STOCK_AVAILABILITY) == first
+        assert await differing(side, STOCK_AVAILABILITY) == 0
+
+
+async def test_the_other_is_brought_to_where_the_served_one_is_before_it_is_served(side: ReadSide) -> None:
+    """Nobody feeds it any more; and yet no consistency token is further than what is served."""
+    async with served(side):
+        await rebuilt(side, STOCK_AVAILABILITY)
+    events = await side.writer.append((stock_of(0), received(0, 7)))
+    async with running(Projector(side.reader, side.pool, NO_BROKER, [STOCK_AVAILABILITY])):
+        await seen(side, events[-1])
+    await switched(side, STOCK_AVAILABILITY, back=True)
+    await seen(side, events[-1])
+    assert await differing(side, STOCK_AVAILABILITY) == 0
+
+
+async def test_what_is_not_served_is_dropped_and_fed_no_more(side: ReadSide) -> None:
+    async with served(side):
+        first = await served_build(side, STOCK_AVAILABILITY)
+        made = (await rebuilt(side, STOCK_AVAILABILITY)).build
+        assert await rebuilding.drop(side.read_url, STOCK_AVAILABILITY) == [first]
+        assert await builds_of(side, STOCK_AVAILABILITY) == [made]
+        events = await side.writer.append((stock_of(0), received(0, 7)))
+        await seen(side, events[-1])
+        assert await rebuilding.drop(side.read_url, STOCK_AVAILABILITY) == []
+
+
+async def view_of(side: ReadSide, model: Model) -> str:
+    """The build that has the plain name."""
+    async with side.pool.connection() as connection:
+        found = await connection.execute("select obj_description(%s::regclass)", [f"read.{model.name}"])
+        [(build,)] = await found.fetchall()
+        return str(build)
 
 
 async def test_two_at_once_are_refused(side: ReadSide) -> None:
@@ -200,7 +274,7 @@ async def test_two_at_once_are_refused(side: ReadSide) -> None:
 async def test_a_log_that_outruns_it_leaves_what_is_served(
     side: ReadSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuilding, "MAX_ROUNDS", 0)
+    monkeypatch.setattr(feeding, "MAX_ROUNDS", 0)
     async with served(side):
         before = await builds_of(side, STOCK_AVAILABILITY)
         with pytest.raises(Outrun):
@@ -218,10 +292,11 @@ async def test_what_somebody_reads_is_dropped_by_the_next(
         async with await psycopg.AsyncConnection.connect(side.read_url) as reading:
             await reading.execute(sql.SQL("select from {}").format(sql.Identifier("read", first or "")))
             await rebuilt(side, STOCK_AVAILABILITY)
-            assert len(await builds_of(side, STOCK_AVAILABILITY)) == 2
+            await rebuilt(side, STOCK_AVAILABILITY)
+            assert len(await builds_of(side, STOCK_AVAILABILITY)) == 3
             await side.converge()
         await rebuilt(side, STOCK_AVAILABILITY)
-        assert len(await builds_of(side, STOCK_AVAILABILITY)) == 1
+        assert first not in await builds_of(side, STOCK_AVAILABILITY)
 
 
 KILLED = """
@@ -234,13 +309,13 @@ KILLED = """
     async def main(log, read):
         with History.open(log) as past:
             async with LogReader.open(log, ROLE) as reader:
-                await Rebuild(read, reader, past, STOCK_AVAILABILITY, lambda _: None).run()
+                await Rebuild(read, reader, past, STOCK_AVAILABILITY, lambda _: None).run(serve=True)
 
     asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("point", ["after_rows_before_commit", "before_caught_up", "before_replaced"])
+@pytest.mark.parametrize("point", ["before_filled", "before_caught_up", "before_served"])
 async def test_killed_at_any_point_it_leaves_what_is_served(side: ReadSide, point: str) -> None:
     async with served(side):
         before = await served_build(side, STOCK_AVAILABILITY)
@@ -258,8 +333,9 @@ async def test_killed_at_any_point_it_leaves_what_is_served(side: ReadSide, poin
         await seen(side, events[-1])
         assert await differing(side, STOCK_AVAILABILITY) == 0
         await _until_nobody_holds_the_lock(side)
-        assert (await rebuilt(side, STOCK_AVAILABILITY)).differing == 0
-        assert len(await builds_of(side, STOCK_AVAILABILITY)) == 1
+        found = await rebuilt(side, STOCK_AVAILABILITY)
+        assert found.differing == 0
+        assert await builds_of(side, STOCK_AVAILABILITY) == sorted([str(before), found.build])
 
 
 async def _until_nobody_holds_the_lock(side: ReadSide) -> None:
@@ -267,7 +343,7 @@ async def _until_nobody_holds_the_lock(side: ReadSide) -> None:
     async with asyncio.timeout(10), side.pool.connection() as connection:
         while True:
             held = await connection.execute(
-                "select from pg_locks where locktype = 'advisory' and classid = %s", [rebuilding._LOCK]
+                "select from pg_locks where locktype = 'advisory' and classid = %s", [builds._ALONE]
             )
             if held.rowcount == 0:
                 return

@@ -22,6 +22,7 @@ from runtime.audit_log.history import History
 from runtime.lanes import lane_of
 from runtime.postgres import connect
 from runtime.read_models import builds, resuming
+from runtime.read_models.feeding import Feeder
 from runtime.read_models.folding import Model
 from runtime.read_models.past import PastRows
 from runtime.read_models.rebuild import Rebuild, Rebuilt
@@ -54,7 +55,7 @@ async def verified(side: ReadSide, model: Model) -> Verified:
 
 async def rebuilt(side: ReadSide, model: Model) -> Rebuilt:
     with History.open(side.log_url) as log:
-        return await Rebuild(side.read_url, side.reader, log, model, lambda _: None).run()
+        return await Rebuild(side.read_url, side.reader, log, model, lambda _: None).run(serve=True)
 
 
 async def test_a_skipped_event_is_left_out_for_ever_and_the_rest_resumes(side: ReadSide) -> None:
@@ -110,10 +111,9 @@ async def another_build(side: ReadSide) -> Table:
 
 
 async def fill(side: ReadSide, table: Table) -> None:
-    with History.open(side.log_url) as log:
-        rebuild = Rebuild(side.read_url, side.reader, log, table.model, lambda _: None)
-        async with side.pool.connection() as connection:
-            await rebuild._fill(connection, table, await side.reader.incarnation())
+    async with side.pool.connection() as connection:
+        feeder = Feeder(connection, side.reader, await side.reader.incarnation(), lambda _: None)
+        await feeder.catch_up(table)
 
 
 async def test_what_another_build_has_folded_cannot_be_skipped_any_more(side: ReadSide) -> None:
@@ -140,7 +140,7 @@ async def test_a_build_that_comes_to_a_skipped_event_later_leaves_it_out(side: R
 
     async with side.pool.connection() as connection:
         await builds.has_caught_up(connection, other)
-        await builds.replace(connection, TABLE, other)
+        await builds.serve(connection, TABLE, other)
     assert await on_hand(side) == {"SKU0@MAIN": 301}
 
 
@@ -168,7 +168,7 @@ async def test_a_build_that_is_made_while_an_event_is_skipped_leaves_it_out(
     await fill(side, other)
     async with side.pool.connection() as connection:
         await builds.has_caught_up(connection, other)
-        await builds.replace(connection, TABLE, other)
+        await builds.serve(connection, TABLE, other)
     assert await on_hand(side) == {"SKU0@MAIN": 301}
 
 
@@ -247,13 +247,14 @@ async def test_a_rebuild_parks_at_the_same_event_and_heals_after_the_fix(side: R
 
     again = await rebuilt(side, model)
     assert (again.compared, again.differing) == (True, 0)
-    [after] = await parked(side)
+    [served, after] = await parked(side)
+    assert served == before
     assert (after.event_id, after.build == before.build) == (poison.event_id, False)
 
     refused.clear()
     healed = await rebuilt(side, model)
     assert [one.key for one in healed.told] == ["SKU0@MAIN"]
-    assert await parked(side) == []
+    assert [one.build for one in await parked(side)] == [again.build]  # beside what is served
     assert await on_hand(side) == {"SKU0@MAIN": 321, "SKU1@MAIN": 5}
 
 
