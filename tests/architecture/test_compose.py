@@ -19,7 +19,7 @@ SERVICES: Final[dict[str, Any]] = COMPOSE["services"]
 PROCESSES: Final = {name for name, service in SERVICES.items() if service["image"] == "tallybook"}
 BY_HAND: Final = {
     *("up", "kafka", "status", "import", "verify", "replay", "export", "rebuild"),
-    *("parked", "retry", "skip"),
+    *("parked", "retry", "skip", "switch", "back", "drop"),
 }
 REQUIRED: Final = re.compile(r"\$\{([A-Z_]+):\?[^}]+\}")
 SECRETS: Final = {

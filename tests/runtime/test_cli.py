@@ -14,7 +14,7 @@ from runtime.secrets import ROLES
 
 COMMANDS = (
     *("up", "kafka", "write-api", "read-api", "audit-api", "relay", "projector", "policies", "verifier"),
-    *("migrate", "status", "parked", "retry", "skip"),
+    *("migrate", "status", "parked", "retry", "skip", "switch", "back", "drop"),
 )
 
 
