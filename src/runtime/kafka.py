@@ -10,13 +10,21 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer  # type: ignore[import-untyped]  # ships no types
 from kafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped]  # ships no types
-from kafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no types
+from kafka.errors import (  # type: ignore[import-untyped]  # ships no types
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+from kafka.future import Future  # type: ignore[import-untyped]  # ships no types
+
+from runtime.process import CannotStart
 
 logger = logging.getLogger(__name__)
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it repeats at length what KafkaUnavailable says once
@@ -25,6 +33,10 @@ CONNECT_MS: Final = 3_000
 REQUEST_MS: Final = 2_500
 DELIVERY_MS: Final = 3_000
 FLUSH_S: Final = 4.0
+SLOW_S: Final = 0.5
+"""After so long without an answer one looks whether the broker and the topics are still there."""
+ABANDON_S: Final = 4.0
+"""For a producer to end: longer than delivery, for closed with a message pending it keeps its thread."""
 CLOSE_S: Final = 1.0
 END_S: Final = 4.0
 SESSION_MS: Final = 6_000
@@ -37,11 +49,15 @@ UNASSIGNED_S: Final = 10.0
 MAX_POLL_RECORDS: Final = 1_000
 FETCH_MS: Final = 50
 """How long a broker may hold a fetch that finds nothing. Tansu lets what arrives meanwhile wait as long."""
+LINGER_MS: Final = 100
+"""Longer than it takes to hand over what is published at once; then it is flushed, and nothing lingers."""
 BATCH_BYTES: Final = 256 * 1024
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 """As brokers have it by default; a message stays below."""
 REPLICATION: Final = -1
 """As the broker has it by default."""
+
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes]]
@@ -55,7 +71,7 @@ class NothingAssigned(KafkaUnavailable):
     """The group gives this member no partition: it has enough others, or the broker lost track of it."""
 
 
-class WrongPartitions(RuntimeError):
+class WrongPartitions(CannotStart):
     """A topic has another number of partitions than the log has lanes."""
 
 
@@ -70,6 +86,17 @@ class Message:
     headers: Headers
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The broker has the first `count`; the rest, if any, may be there or not.
+
+    `refused`: the first that it does not have is too large for it.
+    """
+
+    count: int
+    refused: bool
+
+
 class _Thread:
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
@@ -80,11 +107,11 @@ class _Thread:
         except (KafkaError, OSError, ValueError) as error:
             raise KafkaUnavailable(f"{type(error).__name__}: {error}") from error
 
-    async def end(self, last: Callable[[], object]) -> None:
+    async def end(self, last: Callable[[], object], seconds: float) -> None:
         """Runs `last` after what still runs, and waits for it, but not for ever."""
         ending = asyncio.wrap_future(self._executor.submit(last))
         self._executor.shutdown(wait=False)
-        await asyncio.wait({ending}, timeout=END_S)
+        await asyncio.wait({ending}, timeout=seconds)
 
 
 class Publisher:
@@ -106,12 +133,13 @@ class Publisher:
         """Raises `KafkaUnavailable` unless the topics still are as they should be."""
         await self._thread.call(self._check)
 
-    async def publish(self, messages: Sequence[Message]) -> int:
-        """How many of the first messages the broker has; the rest, if any, may be there or not."""
+    async def publish(self, messages: Sequence[Message]) -> Published:
+        """Until the broker has them all, or has failed to take one. Takes at most `FLUSH_S` and a check."""
         return await self._thread.call(lambda: self._publish(messages))
 
     async def close(self) -> None:
-        await self._thread.end(self._close)
+        """What is pending expires behind the caller's back: the broker may still get it, as a duplicate."""
+        await self._thread.end(self._close, SLOW_S)
 
     def _connect(self) -> None:
         _require_any(self._servers)
@@ -123,6 +151,7 @@ class Publisher:
             bootstrap_servers=self._servers,
             acks="all",
             enable_idempotence=True,
+            linger_ms=LINGER_MS,
             batch_size=BATCH_BYTES,
             max_request_size=MAX_REQUEST_BYTES,
             bootstrap_timeout_ms=CONNECT_MS,
@@ -154,23 +183,42 @@ class Publisher:
             self._check()  # a broker may have made one by itself meanwhile, for a consumer that asked
 
     def _check(self) -> None:
+        _require_any(self._servers)
         if wrong := self._wrong(_partitions(self._admin, self._topics)):
             raise KafkaUnavailable(f"topics missing or with a wrong number of partitions: {', '.join(wrong)}")
 
     def _wrong(self, counts: Mapping[str, int]) -> list[str]:
         return [topic for topic, wanted in self._topics.items() if counts[topic] != wanted]
 
-    def _publish(self, messages: Sequence[Message]) -> int:
+    def _publish(self, messages: Sequence[Message]) -> Published:
         futures: list[Any] = []
         try:
             futures.extend(self._send(message) for message in messages)
         except (KafkaError, ValueError) as error:  # ValueError: a partition the topic does not have
-            logger.warning("sending stopped: %s: %s", type(error).__name__, error)
+            futures.append(Future().failure(error))
+        self._settle(futures)
+        count = acknowledged(futures)
+        failed = futures[count].exception if count < len(futures) else None
+        if failed:
+            logger.warning("message %d of %d failed: %r", count + 1, len(messages), failed)
+        return Published(count, refused=isinstance(failed, _TOO_LARGE))
+
+    def _settle(self, futures: Sequence[Any]) -> None:
+        """Until all have succeeded or one cannot: it failed, took too long, broker or topics are away."""
+        deadline = time.monotonic() + FLUSH_S
+        with suppress(KafkaError):  # it gives up, too, where the client splits a batch that is too large
+            self._producer.flush(timeout=SLOW_S)
         try:
-            self._producer.flush(timeout=FLUSH_S)
-        except KafkaError as error:
+            for future in futures:
+                while not future.is_done and time.monotonic() < deadline:
+                    with suppress(KafkaError):
+                        future.get(timeout=SLOW_S)
+                    if not future.is_done:
+                        self._check()
+                if not future.succeeded():
+                    return
+        except (KafkaError, KafkaUnavailable, OSError) as error:
             logger.warning("not all was acknowledged: %s: %s", type(error).__name__, error)
-        return acknowledged(futures)
 
     def _send(self, message: Message) -> Any:  # noqa: ANN401 - kafka-python is untyped
         return self._producer.send(
@@ -183,7 +231,7 @@ class Publisher:
 
     def _close(self) -> None:
         for close in (
-            lambda: self._producer and self._producer.close(timeout=CLOSE_S),
+            lambda: self._producer and self._producer.close(timeout=ABANDON_S),
             lambda: self._admin and self._admin.close(),
         ):
             _quietly(close)
@@ -211,7 +259,7 @@ class Subscriber:
         return await self._thread.call(self._poll)
 
     async def close(self) -> None:
-        await self._thread.end(self._close)
+        await self._thread.end(self._close, END_S)
 
     def _connect(self) -> None:
         _require_any(self._servers)

@@ -19,7 +19,7 @@ from runtime.kafka import Message
 from runtime.log.reading import LogReader, StoredEvent, Undecodable
 
 MAX_EVENT_BYTES: Final = 900_000
-"""Data and metadata; brokers refuse messages above 1 MiB by default."""
+"""Data and metadata, of an event that travels as a whole; brokers refuse messages above 1 MiB by default."""
 
 
 class ForeignMessage(Exception):
@@ -28,6 +28,9 @@ class ForeignMessage(Exception):
 
 class _Occurrence(msgspec.Struct):
     occurred_at: str
+
+
+_occurrence: Final = msgspec.json.Decoder(_Occurrence)
 
 
 @dataclass(frozen=True)
@@ -59,29 +62,35 @@ def topics(lanes: int, contexts: Iterable[str] = frozenset(CONTEXTS.values())) -
     return {topic_of(context): lanes for context in sorted(contexts)}
 
 
-def message_of(event: StoredEvent, incarnation: str) -> Message:
-    headers = {
-        "ce_specversion": "1.0",
-        "ce_id": event.event_id,
-        "ce_source": f"/tallybook/{event.context}",
-        "ce_type": event.type,
-        "ce_time": msgspec.json.decode(event.metadata, type=_Occurrence).occurred_at,
-        "ce_subject": event.stream,
-        "content-type": "application/json",
-        "position": str(event.position),
-        "version": str(event.version),
-        "previous": str(event.previous),
-        "incarnation": incarnation,
-        "recorded_at": event.recorded_at.isoformat(),
-    }
-    encoded = [(name, value.encode()) for name, value in headers.items()]
-    value = event.data
-    if len(event.data) + len(event.metadata) > MAX_EVENT_BYTES:
+def size_of(event: StoredEvent) -> int:
+    """In bytes: data and metadata."""
+    return len(event.data) + len(event.metadata)
+
+
+def message_of(event: StoredEvent, incarnation: str, largest: int = MAX_EVENT_BYTES) -> Message:
+    """With the event if it has at most `largest` bytes, else with a link to it."""
+    occurred_at = _occurrence.decode(event.metadata).occurred_at
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.event_id.encode()),
+        ("ce_source", f"/tallybook/{event.context}".encode()),
+        ("ce_type", event.type.encode()),
+        ("ce_time", occurred_at.encode()),
+        ("ce_subject", event.stream.encode()),
+        ("content-type", b"application/json"),
+        ("position", b"%d" % event.position),
+        ("version", b"%d" % event.version),
+        ("previous", b"%d" % event.previous),
+        ("incarnation", incarnation.encode()),
+        ("recorded_at", event.recorded_at.isoformat().encode()),
+    ]
+    if size_of(event) > largest:
         value = b""
-        encoded.append(("link", f"/v1/events/{event.event_id}".encode()))  # at the audit door
+        headers.append(("link", f"/v1/events/{event.event_id}".encode()))  # at the audit door
     else:
-        encoded.append(("metadata", event.metadata))
-    return Message(topic_of(event.context), event.lane, event.stream.encode(), value, encoded)
+        value = event.data
+        headers.append(("metadata", event.metadata))
+    return Message(topic_of(event.context), event.lane, event.stream.encode(), value, headers)
 
 
 def delivery_of(message: Message) -> Delivery:

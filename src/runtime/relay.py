@@ -2,13 +2,16 @@
 
 The checkpoint moves over records the broker has acknowledged, by compare-and-set. Whatever goes wrong, the
 relay makes a new producer and begins again at the checkpoint: consumers recognise what they have seen. One
-relay leads, by a session's advisory lock; that spares duplicates, safety does not depend on it.
+relay leads, by a lease; that spares duplicates, safety does not depend on it.
 """
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -17,9 +20,10 @@ from prometheus_client import Counter, Gauge
 
 from domain.envelope import NO_EVENT, Mark
 from runtime import lag
-from runtime.kafka import KafkaUnavailable, Publisher
+from runtime.kafka import KafkaUnavailable, Message, Published, Publisher
+from runtime.lease import Lease, NoLongerLeads
 from runtime.log.reading import LogReader, StoredEvent
-from runtime.messages import message_of, topics
+from runtime.messages import MAX_EVENT_BYTES, message_of, size_of, topics
 from runtime.meters import serve_meters
 from runtime.points import reached
 from runtime.postgres import Connection, connect
@@ -31,12 +35,13 @@ logger = logging.getLogger(__name__)
 
 NAME: Final = "kafka"
 ROLE: Final = "tallybook_relay"
-LEADER_LOCK: Final = 0x7A11_0001
-"""The session's advisory lock of the relay that leads."""
-STANDBY_S: Final = 0.5
+BATCH_EVENTS: Final = 2_000
+RECONNECT_S: Final = 0.5
+"""Until a relay that has lost the lead, or the log, tries again."""
 CHECK_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 1.0
+"""A broker that is back is in use within two seconds; a try costs a connection and two short queries."""
 
 PUBLISHED = Counter("tallybook_relay_published_events", "Events that Kafka acknowledged")
 FAILURES = Counter("tallybook_relay_failures", "Times the relay had to begin again at its checkpoint")
@@ -45,11 +50,8 @@ LAG_POSITIONS = Gauge("tallybook_relay_lag_positions", "Events that Kafka does n
 LAG_SECONDS = Gauge(
     "tallybook_relay_lag_seconds", "Since the oldest event that Kafka does not have was recorded", ["relay"]
 )
+LINKED = Counter("tallybook_relay_linked_events", "Events too large for a message, published as a link")
 LEADS = Gauge("tallybook_relay_leads", "1 while this process publishes, 0 on standby")
-
-
-class NoLongerLeads(Exception):
-    """Another relay has moved the checkpoint, or the session with the lock is gone."""
 
 
 class CheckpointAheadOfLog(CannotStart):
@@ -77,12 +79,21 @@ async def run(settings: Settings) -> None:
         ).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """`messages` are those of `events`, one each."""
+
+    events: Sequence[StoredEvent]
+    messages: Sequence[Message]
+
+
 class Relay:
     def __init__(self, url: str, reader: LogReader, servers: str, *, recreate_topics: bool) -> None:
         self._url = url
         self._reader = reader
         self._servers = servers
         self._recreate_topics = recreate_topics
+        self._largest = MAX_EVENT_BYTES  # of an event that travels as a whole, as the broker turns out to be
 
     async def run(self) -> None:
         """Until cancelled: leads whenever nobody else does."""
@@ -90,17 +101,30 @@ class Relay:
             try:
                 # A crash that loses the checkpoint's last moves costs duplicates; waiting for the disk, time.
                 async with connect(self._url, ROLE, synchronous_commit="off") as connection:
-                    await _wait_for_lead(connection)
-                    await self._lead(connection)
+                    lease = Lease(connection)
+                    await lease.wait()
+                    await self._lead(connection, lease)
             except (NoLongerLeads, psycopg.OperationalError) as lost:
                 logger.warning("the relay stands by: %s", lost)
-            finally:
-                LEADS.set(0)
-            await asyncio.sleep(STANDBY_S)
+            await asyncio.sleep(RECONNECT_S)
 
-    async def _lead(self, connection: Connection) -> None:
+    async def _lead(self, connection: Connection, lease: Lease) -> None:
         logger.info("the relay leads")
         LEADS.set(1)
+        work = [asyncio.create_task(self._keep_publishing(connection)), asyncio.create_task(lease.keep())]
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                await ended
+        finally:
+            LEADS.set(0)
+            for task in work:
+                await cancel(task)
+            await asyncio.gather(*work, return_exceptions=True)  # what one failure brought about is no news
+            with suppress(psycopg.OperationalError):
+                await lease.give_up()
+
+    async def _keep_publishing(self, connection: Connection) -> None:
         pause = FIRST_PAUSE_S
         while True:
             stop_if_cancelled()
@@ -112,7 +136,7 @@ class Relay:
                 logger.warning("the relay begins again at its checkpoint: %s", failed)
             moved = await self._checkpoint(connection) != begun
             pause = FIRST_PAUSE_S if moved else min(2 * pause, LONGEST_PAUSE_S)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
 
     async def _publish(self, connection: Connection, mark: Mark) -> None:
         """Until something goes wrong."""
@@ -121,24 +145,53 @@ class Relay:
         publisher = Publisher(self._servers, wanted, recreate=self._recreate_topics)
         try:
             await publisher.connect()
+            checked_at = time.monotonic()
             async with (
-                aclosing(self._reader.subscribe(mark.position)) as arriving,
-                aclosing(_or_nothing(arriving, CHECK_S)) as batches,
+                aclosing(self._reader.subscribe(mark.position, BATCH_EVENTS)) as arriving,
+                aclosing(_encoded(arriving, incarnation, self._largest)) as encoded,
+                aclosing(_ahead(encoded, CHECK_S)) as batches,
             ):
                 async for batch in batches:
-                    if not batch:
+                    if time.monotonic() - checked_at >= CHECK_S:
                         await publisher.check()
-                        await connection.execute("select 1")  # the session with the lock
-                        continue
-                    sent = await publisher.publish([message_of(event, incarnation) for event in batch])
-                    await reached("after_send_before_checkpoint")
-                    mark = await _move(connection, incarnation, mark, batch[:sent])
-                    if sent < len(batch):
-                        raise KafkaUnavailable(
-                            f"{len(batch) - sent} of {len(batch)} messages not acknowledged"
+                        checked_at = time.monotonic()
+                    if batch:
+                        published = await publisher.publish(batch.messages)
+                        await reached("after_send_before_checkpoint")
+                        mark = await self._move(
+                            connection, incarnation, mark, batch.events[: published.count]
                         )
+                        self._require_all(batch.events, published)
         finally:
             await publisher.close()
+
+    def _require_all(self, events: Sequence[StoredEvent], published: Published) -> None:
+        if published.refused:
+            refused = size_of(events[published.count])
+            self._largest = min(self._largest, refused - 1)
+            raise KafkaUnavailable(
+                f"the broker refuses an event of {refused} bytes: from that size on they go as links"
+            )
+        if missing := len(events) - published.count:
+            raise KafkaUnavailable(f"{missing} of {len(events)} messages not acknowledged")
+
+    async def _move(
+        self, connection: Connection, incarnation: str, mark: Mark, sent: Sequence[StoredEvent]
+    ) -> Mark:
+        if not sent:
+            return mark
+        after = Mark(sent[-1].position, sent[-1].event_id)
+        moved = await connection.execute(
+            "update relay.checkpoint set incarnation = %s, position = %s, event_id = %s "
+            "where name = %s and position = %s and event_id = %s",
+            [incarnation, after.position, after.event_id, NAME, mark.position, mark.event_id],
+        )
+        if moved.rowcount != 1:
+            raise NoLongerLeads("another relay has moved the checkpoint")
+        PUBLISHED.inc(len(sent))
+        LINKED.inc(sum(size_of(event) > self._largest for event in sent))
+        POSITION.set(after.position)
+        return after
 
     async def _checkpoint(self, connection: Connection) -> Mark:
         """Where to go on; `CheckpointAheadOfLog` when the log does not have that event."""
@@ -158,41 +211,23 @@ class Relay:
         return Mark(position, event_id)
 
 
-async def _wait_for_lead(connection: Connection) -> None:
-    while True:
-        found = await connection.execute("select pg_try_advisory_lock(%s)", [LEADER_LOCK])
-        if await found.fetchone() == (True,):
-            return
-        await asyncio.sleep(STANDBY_S)
+async def _encoded(
+    batches: AsyncIterator[Sequence[StoredEvent]], incarnation: str, largest: int
+) -> AsyncGenerator[_Batch]:
+    async for events in batches:
+        yield _Batch(events, [message_of(event, incarnation, largest) for event in events])
 
 
-async def _move(connection: Connection, incarnation: str, mark: Mark, sent: Sequence[StoredEvent]) -> Mark:
-    if not sent:
-        return mark
-    after = Mark(sent[-1].position, sent[-1].event_id)
-    moved = await connection.execute(
-        "update relay.checkpoint set incarnation = %s, position = %s, event_id = %s "
-        "where name = %s and position = %s and event_id = %s",
-        [incarnation, after.position, after.event_id, NAME, mark.position, mark.event_id],
-    )
-    if moved.rowcount != 1:
-        raise NoLongerLeads("another relay has moved the checkpoint")
-    PUBLISHED.inc(len(sent))
-    POSITION.set(after.position)
-    return after
-
-
-async def _or_nothing(
-    batches: AsyncIterator[Sequence[StoredEvent]], seconds: float
-) -> AsyncGenerator[Sequence[StoredEvent]]:
-    """The batches, and an empty one whenever none has come for so long."""
+async def _ahead(batches: AsyncIterator[_Batch], seconds: float) -> AsyncGenerator[_Batch | None]:
+    """The batches, each while the next one is being made; None whenever none has come for so long."""
     coming = asyncio.ensure_future(anext(batches))
     try:
         while True:
             if not (await asyncio.wait({coming}, timeout=seconds))[0]:
-                yield []
+                yield None
                 continue
-            yield coming.result()
+            batch = coming.result()
             coming = asyncio.ensure_future(anext(batches))
+            yield batch
     finally:
         await cancel(coming)

@@ -151,7 +151,7 @@ def test_what_it_acknowledged_is_there_after_a_kill(begun: OwnApacheKafka) -> No
         publisher = Publisher(begun.servers, TOPICS, recreate=False)
         await publisher.connect()
         messages = [Message("here", n % 2, b"key", str(n).encode(), []) for n in range(100)]
-        assert await publisher.publish(messages) == 100
+        assert (await publisher.publish(messages)).count == 100
         await publisher.close()
         await begun.kill()
         await begun.resume()

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 CHANNEL: Final = "tallybook_log"
 POOL_SIZE: Final = 4
 BATCH_EVENTS: Final = 1_000
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Of data and metadata; what a batch begins with may go beyond, for an event has no limit of its own here."""
 LAST_POSITION: Final = 2**63 - 1
 POLL_S: Final = 0.1
 """How long a subscription sleeps at most: what a lost notification costs."""
@@ -45,6 +47,14 @@ _PREVIOUS: Final[LiteralString] = (
     " order by p.context desc, p.lane desc, p.position desc limit 1), 0)"
 )
 _SELECT: Final[LiteralString] = "select " + COLUMNS + _PREVIOUS + " from log.events e "
+_BATCH: Final[LiteralString] = (
+    "select " + COLUMNS + _PREVIOUS + " from ("
+    "   select n.*, sum(octet_length(n.data) + octet_length(n.metadata)) over (order by n.position"
+    "     rows between unbounded preceding and 1 preceding) as before from ("
+    "     select * from log.events where position > %s order by position limit %s"
+    "   ) n"
+    " ) e where coalesce(e.before, 0) < %s order by e.position"
+)
 # The head comes with them, of the same snapshot; alone, with nulls, when nothing matches.
 _MATCHING: Final[LiteralString] = (
     " from (select coalesce(max(position), 0) as position from log.events) h"
@@ -227,10 +237,8 @@ class LogReader:
         return {name: Lag(*behind) for name, *behind in await self._rows(query, ())}
 
     async def read(self, after: int, limit: int = BATCH_EVENTS) -> list[StoredEvent]:
-        """In the order of the log."""
-        return await self._events(
-            _SELECT + "where e.position > %s order by e.position limit %s", (after, limit)
-        )
+        """In the order of the log; fewer than `limit` where they have more than `BATCH_BYTES`."""
+        return await self._events(_BATCH, (after, limit, BATCH_BYTES))
 
     async def read_lane(
         self, context: str, lane: int, *, after: int, upto: int, limit: int = BATCH_EVENTS
