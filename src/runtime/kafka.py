@@ -52,6 +52,7 @@ FETCH_MS: Final = 50
 LINGER_MS: Final = 100
 """Longer than it takes to hand over what is published at once; then it is flushed, and nothing lingers."""
 BATCH_BYTES: Final = 256 * 1024
+"""A message that is not smaller travels alone."""
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 """As brokers have it by default; a message stays below."""
 REPLICATION: Final = -1
@@ -85,12 +86,17 @@ class Message:
     value: bytes
     headers: Headers
 
+    @property
+    def size(self) -> int:
+        """In bytes, without the few that the protocol adds."""
+        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
     """The broker has the first `count`; the rest, if any, may be there or not.
 
-    `refused`: the first that it does not have is too large for it.
+    `refused`: the first that it does not have is too large for it, or was in a batch that is.
     """
 
     count: int
@@ -117,10 +123,18 @@ class _Thread:
 class Publisher:
     """Sends messages to topics that exist with the right number of partitions."""
 
-    def __init__(self, servers: str, topics: Mapping[str, int], *, recreate: bool) -> None:
+    def __init__(
+        self,
+        servers: str,
+        topics: Mapping[str, int],
+        *,
+        recreate: bool,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
         self._servers = servers.split(",")
         self._topics = topics
         self._recreate = recreate
+        self._batch_bytes = batch_bytes
         self._thread = _Thread("kafka-publisher")
         self._admin: Any = None
         self._producer: Any = None
@@ -152,7 +166,7 @@ class Publisher:
             acks="all",
             enable_idempotence=True,
             linger_ms=LINGER_MS,
-            batch_size=BATCH_BYTES,
+            batch_size=self._batch_bytes,
             max_request_size=MAX_REQUEST_BYTES,
             bootstrap_timeout_ms=CONNECT_MS,
             max_block_ms=CONNECT_MS,

@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge
 
 from domain.envelope import NO_EVENT, Mark
 from runtime import lag
-from runtime.kafka import KafkaUnavailable, Message, Published, Publisher
+from runtime.kafka import BATCH_BYTES, KafkaUnavailable, Message, Published, Publisher
 from runtime.lease import Lease, NoLongerLeads
 from runtime.log.reading import LogReader, StoredEvent
 from runtime.messages import MAX_EVENT_BYTES, message_of, size_of, topics
@@ -39,6 +39,8 @@ BATCH_EVENTS: Final = 2_000
 RECONNECT_S: Final = 0.5
 """Until a relay that has lost the lead, or the log, tries again."""
 CHECK_S: Final = 1.0
+SHRINK: Final = 4
+"""By this the producer's batches are divided when the broker finds one too large."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
 """A broker that is back is in use within two seconds; a try costs a connection and two short queries."""
@@ -93,7 +95,9 @@ class Relay:
         self._reader = reader
         self._servers = servers
         self._recreate_topics = recreate_topics
-        self._largest = MAX_EVENT_BYTES  # of an event that travels as a whole, as the broker turns out to be
+        # Both are lowered, for as long as the process lives, when the broker turns out to take less.
+        self._largest = MAX_EVENT_BYTES  # of an event that travels as a whole
+        self._batch_bytes = BATCH_BYTES
 
     async def run(self) -> None:
         """Until cancelled: leads whenever nobody else does."""
@@ -142,7 +146,9 @@ class Relay:
         """Until something goes wrong."""
         incarnation = await self._reader.incarnation()
         wanted = topics(await self._reader.lanes())
-        publisher = Publisher(self._servers, wanted, recreate=self._recreate_topics)
+        publisher = Publisher(
+            self._servers, wanted, recreate=self._recreate_topics, batch_bytes=self._batch_bytes
+        )
         try:
             await publisher.connect()
             checked_at = time.monotonic()
@@ -161,19 +167,20 @@ class Relay:
                         mark = await self._move(
                             connection, incarnation, mark, batch.events[: published.count]
                         )
-                        self._require_all(batch.events, published)
+                        self._require_all(batch, published)
         finally:
             await publisher.close()
 
-    def _require_all(self, events: Sequence[StoredEvent], published: Published) -> None:
+    def _require_all(self, batch: _Batch, published: Published) -> None:
         if published.refused:
-            refused = size_of(events[published.count])
-            self._largest = min(self._largest, refused - 1)
-            raise KafkaUnavailable(
-                f"the broker refuses an event of {refused} bytes: from that size on they go as links"
-            )
-        if missing := len(events) - published.count:
-            raise KafkaUnavailable(f"{missing} of {len(events)} messages not acknowledged")
+            event, message = batch.events[published.count], batch.messages[published.count]
+            if message.size < self._batch_bytes:
+                self._batch_bytes //= SHRINK
+                raise KafkaUnavailable(f"a batch is too large for it: {self._batch_bytes} bytes from now on")
+            self._largest = min(self._largest, size_of(event) - 1)
+            raise KafkaUnavailable(f"an event of {size_of(event)} bytes is too large for it: as a link, then")
+        if missing := len(batch.events) - published.count:
+            raise KafkaUnavailable(f"{missing} of {len(batch.events)} messages not acknowledged")
 
     async def _move(
         self, connection: Connection, incarnation: str, mark: Mark, sent: Sequence[StoredEvent]

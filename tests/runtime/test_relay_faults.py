@@ -1,4 +1,4 @@
-"""Whatever happens to broker, topics or leader, the relay goes on, and nothing it says it has published is not."""
+"""Whatever happens to broker, topics or leader, the relay goes on, and loses nothing."""
 
 import asyncio
 import threading
@@ -95,7 +95,7 @@ async def what_is_written_now_arrives(side: ReadSide, servers: str) -> None:
 
 
 @each_broker_that_restarts
-async def test_tries_without_a_broker_leave_nothing_behind_and_once_it_is_back_the_relay_goes_on_in_two_seconds(
+async def test_after_many_tries_without_a_broker_nothing_is_left_behind_and_all_goes_on_once_it_is_back(
     side: ReadSide, own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
