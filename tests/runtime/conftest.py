@@ -1,10 +1,14 @@
+import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from broker import OwnApacheKafka, OwnBroker, OwnEmbeddedBroker
 from read_side import ReadSide, read_side
+
+from runtime import kafka
 
 
 @pytest.fixture
@@ -30,4 +34,7 @@ async def own_broker(stopped_broker: OwnEmbeddedBroker | OwnApacheKafka) -> Asyn
     await stopped_broker.begin()
     yield stopped_broker
     await stopped_broker.end()
+    async with asyncio.timeout(2 * kafka.ABANDON_S):
+        while any(thread.name.startswith("kafka-publisher") for thread in threading.enumerate()):
+            await asyncio.sleep(0.02)
     gc.collect()  # kafka-python leaves the sockets of refused connections behind; here they are forgiven
