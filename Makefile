@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up kafka test campaign bench-log bench-year sample check lint format openapi event-contracts lock build
+.PHONY: help install up kafka test campaign bench-log bench-year sample check lint format openapi asyncapi event-contracts lock build
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ format: install ## format the code, mend what can be mended
 
 openapi: install ## write the OpenAPI documents of the doors anew; read the diff
 	$(BIN)/python -m runtime.openapi tests/contracts/openapi
+
+asyncapi: install ## write the AsyncAPI document of the topics anew; read the diff
+	$(BIN)/python -m runtime.asyncapi tests/contracts/asyncapi/topics.json
 
 event-contracts: install ## write schema and sample of events that have none; those that have keep theirs
 	$(BIN)/python tests/contracts/write_event_contract.py

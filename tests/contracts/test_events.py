@@ -13,6 +13,7 @@ from tests.contracts import write_event_contract as contract
 from domain import EVENTS
 from domain.stock import StockReserved
 from runtime import codec
+from runtime.asyncapi import schema_of
 
 NAMES = sorted(EVENTS)
 
@@ -35,10 +36,10 @@ def test_every_event_has_a_contract_and_every_contract_an_event() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_todays_event_still_reads_what_its_first_release_stored(name: str) -> None:
-    assert contract.differences(stored_schema(name), contract.schema_of(EVENTS[name])) == []
+    assert contract.differences(stored_schema(name), schema_of(EVENTS[name])) == []
     sample = json.loads(stored_sample(name))
     Draft202012Validator(stored_schema(name)).validate(sample)
-    Draft202012Validator(contract.schema_of(EVENTS[name])).validate(sample)
+    Draft202012Validator(schema_of(EVENTS[name])).validate(sample)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,7 +90,7 @@ def changed(**changes: Any) -> type[Any]:
 def test_a_field_that_goes_changes_or_is_demanded_breaks_the_contract(
     changes: dict[str, Any], found: list[str]
 ) -> None:
-    now = contract.schema_of(changed(**changes))
+    now = schema_of(changed(**changes))
     assert sorted(contract.differences(stored_schema("stock.reserved.v1"), now)) == sorted(found)
 
 
@@ -102,7 +103,7 @@ def test_a_field_that_is_lost_is_refused_by_the_schema() -> None:
 
 def test_a_field_that_comes_as_optional_breaks_nothing() -> None:
     later = changed(note=(str | None, field(default=None)), seen_at=(datetime | None, field(default=None)))
-    now = contract.schema_of(later)
+    now = schema_of(later)
     assert contract.differences(stored_schema("stock.reserved.v1"), now) == []
     Draft202012Validator(now).validate(json.loads(stored_sample("stock.reserved.v1")))
 

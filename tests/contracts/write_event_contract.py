@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter
-
 from domain import EVENTS
 from runtime import codec
+from runtime.asyncapi import schema_of
 
 FOLDER: Final = Path(__file__).parent / "events"
 MOMENT: Final = datetime(2026, 3, 1, 9, 30, 0, 1, tzinfo=UTC)
@@ -28,7 +27,6 @@ WORDS: Final = {
     "sku": "MUG.BLUE-L",
     "slug": "blue-mug",
 }
-_COMMENTS: Final = ("title", "description")
 
 
 def schema_path(name: str) -> Path:
@@ -37,29 +35,6 @@ def schema_path(name: str) -> Path:
 
 def sample_path(name: str) -> Path:
     return FOLDER / f"{name}.sample.json"
-
-
-def schema_of(event: type[Any]) -> dict[str, Any]:
-    """The schema of what is stored: references resolved, comments left out, for they bind nobody."""
-    schema = TypeAdapter(event).json_schema()
-    resolved: dict[str, Any] = _resolved(schema, schema.pop("$defs", {}))
-    return resolved
-
-
-def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(schema, list):
-        return [_resolved(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _resolved(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return {
-        key: {name: _resolved(field, definitions) for name, field in value.items()}
-        if key == "properties"
-        else _resolved(value, definitions)
-        for key, value in schema.items()
-        if key not in _COMMENTS
-    }
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:
