@@ -4,13 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import pytest
 
+from runtime import lease
 from runtime.lease import LEASE, Lease, NoLongerLeads
 from runtime.migrate import migrate
 from runtime.postgres import Connection, connect
 from runtime.relay import ROLE
+from runtime.stopping import cancel
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +28,24 @@ async def connections(new_database: Callable[[], str]) -> AsyncIterator[list[Con
         yield [await stack.enter_async_context(connect(url, ROLE)) for _ in range(2)]
 
 
-async def test_a_standby_waits_for_as_long_as_the_holder_renews(connections: list[Connection]) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> timedelta:
+    """How long leases are now."""
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    monkeypatch.setattr(lease, "STANDBY_S", 0.05)
+    monkeypatch.setattr(lease, "LEASE", timedelta(seconds=0.4))
+    return lease.LEASE
+
+
+async def test_a_standby_waits_for_as_long_as_the_holder_renews(
+    connections: list[Connection], short: timedelta
+) -> None:
     holder, standby = (Lease(connection) for connection in connections)
     await holder.wait()
     keeping = asyncio.create_task(holder.keep())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(standby.wait(), 2 * LEASE.total_seconds())
-    keeping.cancel()
+        await asyncio.wait_for(standby.wait(), 3 * short.total_seconds())
+    await cancel(keeping)
 
 
 async def test_a_holder_that_falls_silent_is_followed_within_two_seconds_and_finds_out(
@@ -49,10 +63,12 @@ async def test_a_holder_that_falls_silent_is_followed_within_two_seconds_and_fin
         await asyncio.wait_for(holder.wait(), LEASE.total_seconds() / 2)
 
 
-async def test_a_lease_that_ran_out_unnoticed_is_kept(connections: list[Connection]) -> None:
+async def test_a_lease_that_ran_out_unnoticed_is_kept(
+    connections: list[Connection], short: timedelta
+) -> None:
     holder, _ = (Lease(connection) for connection in connections)
     await holder.wait()
-    await asyncio.sleep(1.1 * LEASE.total_seconds())
+    await asyncio.sleep(1.1 * short.total_seconds())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(holder.keep(), 0.1)
 

@@ -29,13 +29,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
-TRIES = 300
+TRIES = 200
 RECOVERY_S = 2.0
 LANES = 8
 INVENTORY = topic_of("inventory")
 SMALL_BYTES = 4_000
 
-each_broker_that_restarts = pytest.mark.parametrize(
+quick_on_the_embedded_one = pytest.mark.parametrize(
     "stopped_broker", ["embedded", pytest.param("apache", marks=pytest.mark.heavy)], indirect=True
 )
 
@@ -94,7 +94,7 @@ async def what_is_written_now_arrives(side: ReadSide, servers: str) -> None:
         await listener.until({event.position})
 
 
-@each_broker_that_restarts
+@quick_on_the_embedded_one
 async def test_after_many_tries_without_a_broker_nothing_is_left_behind_and_all_goes_on_once_it_is_back(
     side: ReadSide, own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +157,7 @@ async def until_deleted_and_made_again(servers: str) -> None:
     assert time.monotonic() - began < RECOVERY_S
 
 
+@quick_on_the_embedded_one
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_a_topic_made_again_empty_gets_what_is_written_from_then_on(
     side: ReadSide, own_broker: OwnBroker, busy: bool
@@ -174,6 +175,25 @@ async def test_a_topic_made_again_empty_gets_what_is_written_from_then_on(
         assert time.monotonic() - began < 2 * RECOVERY_S
 
 
+@quick_on_the_embedded_one
+async def test_a_topic_that_gets_another_number_of_partitions_is_made_again_where_that_is_allowed(
+    side: ReadSide, own_broker: OwnBroker
+) -> None:
+    async def as_many_as_lanes() -> bool:
+        described = await administer(own_broker.servers, "describe_topics", [INVENTORY])
+        return [len(topic["partitions"]) for topic in described] == [LANES]
+
+    async with running(side.relay(own_broker.servers)):
+        await side.write([[(stock_of(number), received(number, 5)) for number in range(5)]])
+        await until_published(side)
+        await remake(own_broker.servers, INVENTORY, LANES - 3)
+        async with asyncio.timeout(ARRIVE_SECONDS):
+            while not await as_many_as_lanes():
+                await asyncio.sleep(0.05)
+        await what_is_written_now_arrives(side, own_broker.servers)
+
+
+@quick_on_the_embedded_one
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_a_topic_that_gets_another_number_of_partitions_stops_the_running_relay(
     side: ReadSide, own_broker: OwnBroker, busy: bool
@@ -224,6 +244,7 @@ async def test_an_event_that_the_broker_finds_too_large_travels_as_a_link_and_th
     assert relay.LINKED._value.get() - linked == 2
 
 
+@quick_on_the_embedded_one
 async def test_two_relays_that_both_lead_lose_nothing_and_show_no_consumer_a_gap(
     side: ReadSide, own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

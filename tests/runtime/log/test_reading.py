@@ -107,6 +107,22 @@ async def test_every_order_is_the_same_log(kept: Kept) -> None:
     assert await reader.event(one.event_id) == one
 
 
+async def test_a_batch_ends_where_it_has_enough_bytes_and_holds_one_event_at_least(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(6):
+        await kept.write("stock-MUG@MAIN")
+    sizes = [len(event.data) + len(event.metadata) for event in await kept.reader.read(0)]
+    for limit, positions in (
+        (sum(sizes[:3]), [1, 2, 3]),
+        (sum(sizes[:3]) + 1, [1, 2, 3, 4]),
+        (1, [1]),
+    ):
+        monkeypatch.setattr(reading, "BATCH_BYTES", limit)
+        assert [event.position for event in await kept.reader.read(0)] == positions
+    assert [event.position for event in await kept.reader.read(5)] == [6]
+
+
 async def test_a_subscription_gives_everything_after_a_position(kept: Kept) -> None:
     for _ in range(4):
         await kept.write("location-A", "location-B")

@@ -21,6 +21,7 @@ from runtime import kafka, relay
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.heavy,
     pytest.mark.parametrize("stopped_broker", ["embedded"], indirect=True),  # the bugs are the relay's own
     # kafka-python leaves the socket of a refused connection to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
