@@ -38,7 +38,8 @@ ROLE: Final = "tallybook_relay"
 BATCH_EVENTS: Final = 2_000
 RECONNECT_S: Final = 0.5
 """Until a relay that has lost the lead, or the log, tries again."""
-CHECK_S: Final = 1.0
+CHECK_S: Final = 0.5
+"""Between looks whether the topics still are as they should be, idle or busy."""
 SHRINK: Final = 4
 """By this the producer's batches are divided when the broker finds one too large."""
 FIRST_PAUSE_S: Final = 0.1
