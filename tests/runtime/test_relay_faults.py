@@ -217,19 +217,19 @@ async def test_a_topic_that_gets_another_number_of_partitions_stops_the_running_
         await asyncio.wait_for(task, ARRIVE_SECONDS)
 
 
-@pytest.mark.parametrize("limited_by", ["client", "broker"])
+@pytest.mark.parametrize(
+    ("stopped_broker", "limited_by"),
+    [("embedded", "client"), ("apache", "client"), ("apache", "broker")],  # the embedded one takes any size
+    indirect=["stopped_broker"],
+)
 async def test_an_event_that_the_broker_finds_too_large_travels_as_a_link_and_the_others_as_they_are(
     side: ReadSide,
     own_broker: OwnBroker,
-    stopped_broker: object,
     limited_by: str,
     monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
 ) -> None:
     if limited_by == "client":
         monkeypatch.setattr(kafka, "MAX_REQUEST_BYTES", SMALL_BYTES)
-    elif request.node.callspec.params["stopped_broker"] == "embedded":
-        pytest.skip("the embedded broker takes messages of any size")
     else:
         limited = of(LANES, **{"max.message.bytes": str(SMALL_BYTES)})
         await administer(own_broker.servers, "create_topics", dict.fromkeys(topics(LANES), limited))
