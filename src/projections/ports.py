@@ -83,6 +83,10 @@ class TooMuchHistory(Rejected):
     """The answer would take more history than is looked into for one question."""
 
 
+class TooManyWaiting(Rejected):
+    """As many queries wait for read models as may; ask again, or wait for less."""
+
+
 class ForeignToken(Rejected):
     """The consistency token belongs to another history of this shop."""
 
@@ -114,7 +118,7 @@ class Rows(Protocol):
         """The rows that satisfy `where` (and what may follow it: order by, limit).
 
         Waits, as `ask` says, until the model has applied all of its token that concerns it, else
-        raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation.
+        raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation; `TooManyWaiting`.
 
         `ever`: what holds today of every row that has satisfied `where` at any time, so that only the past
         of these is looked into. Without it all of history is, as far as that goes: `TooMuchHistory`.

@@ -17,6 +17,7 @@ from api.problems import (
     DOMAIN_REFUSALS,
     INVALID_AS_OF,
     INVALID_CONSISTENCY_TOKEN,
+    OVERLOADED,
     UNAVAILABLE,
     Kind,
     Refusals,
@@ -33,6 +34,7 @@ ALWAYS_REFUSED: Final[Refusals] = {
     ports.NotYetApplied: Kind("not_yet_applied", 425, retry_after_s=1),
     ports.ForeignToken: Kind("foreign_token", 409),
     ports.BeyondTheLog: Kind("beyond_the_log", 422),
+    ports.TooManyWaiting: OVERLOADED,
     ports.TooMuchHistory: Kind("too_much_history", 422),
 }
 REFUSALS: Final[Refusals] = {

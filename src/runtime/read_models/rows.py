@@ -16,11 +16,10 @@ from runtime.postgres import Connection, Pool, open_pool
 from runtime.read_models.builds import served_of
 from runtime.read_models.folding import contexts_of
 from runtime.read_models.tables import Table
+from runtime.read_models.waiting import Arrivals
 
 ROLE: Final = "tallybook_reader"
 POOL_SIZE: Final = 10
-FIRST_POLL_S: Final = 0.005
-LONGEST_POLL_S: Final = 0.05
 
 Row = TypeVar("Row")
 
@@ -38,15 +37,19 @@ _QueryOf = Callable[[Table], sql.Composed]
 class PostgresRows:
     """Raises `NotYetApplied` too while a read model has not held all of the log once."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, arrivals: Arrivals) -> None:
         self._pool = pool
+        self._arrivals = arrivals
         self._tables: dict[str, Table] = {}
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator["PostgresRows"]:
-        async with open_pool(url, ROLE, size=POOL_SIZE, configure=_configure) as pool:
-            yield cls(pool)
+        async with (
+            open_pool(url, ROLE, size=POOL_SIZE, configure=_configure, timezone="UTC") as pool,
+            Arrivals.open(pool, ROLE) as arrivals,
+        ):
+            yield cls(pool, arrivals)
 
     async def ready(self, model: ReadModel[Any]) -> bool:
         """Whether the model's tables are there and have held all of the log once."""
@@ -125,17 +128,19 @@ class PostgresRows:
         self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object], ask: Ask
     ) -> tuple[Token, str, list[tuple[Any, ...]]]:
         """Where the build stood, its name, and what the query found, once what is asked for is applied."""
-        clock = asyncio.get_running_loop().time
-        deadline, pause = clock() + ask.wait_s, FIRST_POLL_S
+        clock, contexts = asyncio.get_running_loop().time, contexts_of(model)
+        deadline = clock() + ask.wait_s
+        marks = ask.after.marks if ask.after else {}
+        wanted = {lane: mark.position for lane, mark in marks.items() if lane[0] in contexts}
         while True:
+            looks = self._arrivals.looks
             found = await self._found(model, query, parameters)
-            if found is not None and (ask.after is None or _reached(ask.after, found[0], contexts_of(model))):
+            if found is not None and (ask.after is None or _reached(ask.after, found[0], contexts)):
                 return found
             left = deadline - clock()
             if left <= 0:
                 raise NotYetApplied
-            await asyncio.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_POLL_S)
+            await self._arrivals.wait(self._table(model).declaration, wanted, looks, left)
 
     async def _found(
         self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object]

@@ -7,6 +7,7 @@ from doors import INITIAL, Doors, order_of
 
 from api import consistency
 from domain.envelope import Mark, Token
+from runtime.read_models import waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +105,20 @@ async def test_what_is_not_applied_in_time_is_too_early(doors: Doors) -> None:
     early = await doors.read.send("GET", "/stock/EARLY", headers=headers | {"Prefer": "wait=1"})
     assert early.status_code == 425
     assert 1 <= asyncio.get_running_loop().time() - began < 3
+
+
+async def test_as_many_wait_as_may_and_no_more(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    await doors.write.product("CROWD", qty=1)
+    answer = await doors.write.done("/stock/CROWD@MAIN/receive", RECEIVED)
+    await doors.seen("/stock/CROWD", answer)
+    token = consistency.decode(answer.headers["Consistency-Token"])
+    future = {lane: Mark(mark.position + 1_000, ID) for lane, mark in token.marks.items()}
+    headers = {"Consistency-Token": consistency.encode(Token(token.incarnation, future)), "Prefer": "wait=1"}
+    monkeypatch.setattr(waiting, "MAX_WAITING", 0)
+    refused = await doors.read.send("GET", "/stock/CROWD", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert refused.headers["Retry-After"] == "1"
+    assert (await doors.read.send("GET", "/stock/CROWD")).status_code == 200
 
 
 async def test_a_token_of_another_history_is_refused(doors: Doors) -> None:
