@@ -33,6 +33,7 @@ class ReadModel(Generic[Row]):
     - `combine`: the row from its parts by stream name, or None while there is nothing to show yet.
     - `indexes`: the column lists of the secondary indexes.
     - `texts`: the columns whose words are looked for; a query asks `to_tsvector('simple', column) @@ …`.
+    - `cached`: its rows are so wide that it is worth asking a cache for them, by key and revision.
     - `edition`: raised by hand when `keys`, a fold or `combine` changes its meaning: a new build.
     """
 
@@ -45,6 +46,7 @@ class ReadModel(Generic[Row]):
     indexes: tuple[tuple[str, ...], ...] = ()
     texts: tuple[str, ...] = ()
     edition: int = 1
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

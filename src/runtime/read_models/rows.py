@@ -1,20 +1,24 @@
 """The read models as queries see them: one snapshot holds the rows and the vector they hold at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, LiteralString, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, LiteralString, TypeVar
 
 import msgspec
 from psycopg import IsolationLevel, errors, sql
-from psycopg.adapt import PyFormat
 from psycopg.types.json import set_json_loads
 
 from domain.envelope import Mark, Token
 from projections.ports import Answer, Ask, ForeignToken, NotYetApplied, ReadModel, Versioned
+from runtime.cache import Cache
 from runtime.postgres import Connection, Pool, open_pool
 from runtime.read_models.builds import served_of
+from runtime.read_models.cached import LIFE, REMEMBER_LIFE, Place, keep, look_up
 from runtime.read_models.folding import contexts_of
+from runtime.read_models.statements import select, select_given, select_keys, select_revisions
 from runtime.read_models.tables import Table
 from runtime.read_models.waiting import Arrivals
 
@@ -22,34 +26,54 @@ ROLE: Final = "tallybook_reader"
 POOL_SIZE: Final = 10
 
 Row = TypeVar("Row")
+T = TypeVar("T")
 
 MAX_LOOKS: Final = 5
 """How often a build may be replaced while it is looked for."""
 
 _AT = """
-select context, lane, position, event_id::text, incarnation::text, number, build
+select context, lane, position, event_id::text, incarnation::text, number, build, current_setting(%s)
 from read.checkpoints join read.builds using (build)
 where declaration = %s and served
 """
-_QueryOf = Callable[[Table], sql.Composed]
+Values = Sequence[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a query found, and where its build stood, of one snapshot."""
+
+    at: Token
+    place: Place
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """`finish` makes the answer of what was found, while the snapshot lasts."""
+
+    query: Callable[[Table], sql.Composed]
+    parameters: Mapping[str, object]
+    finish: Callable[[Connection, Table, Seen], Awaitable[T]]
 
 
 class PostgresRows:
     """Raises `NotYetApplied` too while a read model has not held all of the log once."""
 
-    def __init__(self, pool: Pool, arrivals: Arrivals) -> None:
+    def __init__(self, pool: Pool, arrivals: Arrivals, held: Cache | None = None) -> None:
         self._pool = pool
         self._arrivals = arrivals
+        self._held = held
         self._tables: dict[str, Table] = {}
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["PostgresRows"]:
+    async def open(cls, url: str, held: Cache | None = None) -> AsyncIterator["PostgresRows"]:
         async with (
             open_pool(url, ROLE, size=POOL_SIZE, configure=_configure, timezone="UTC") as pool,
             Arrivals.open(pool, ROLE) as arrivals,
         ):
-            yield cls(pool, arrivals)
+            yield cls(pool, arrivals, held)
 
     async def ready(self, model: ReadModel[Any]) -> bool:
         """Whether the model's tables are there and have held all of the log once."""
@@ -68,9 +92,26 @@ class PostgresRows:
         *,
         ever: LiteralString | None = None,  # noqa: ARG002 - the present needs no help
     ) -> Answer[Row]:
-        at, build, values = await self._applied(model, lambda table: _select(table, where), parameters, ask)
+        if self._held is not None and model.cached and not self._held.rests:
+            return await self._select_held(self._held, model, where, parameters, ask)
+        question = Question(partial(select, where=where), parameters, _as_found)
+        seen, values = await self._applied(model, question, ask)
         table = self._table(model)
-        return Answer(tuple(Versioned(_row(table, row), row[-1]) for row in values), at, build)
+        return Answer(tuple(_versioned(table, row) for row in values), seen.at, seen.place.build)
+
+    async def _select_held(
+        self,
+        held: Cache,
+        model: ReadModel[Row],
+        where: LiteralString,
+        parameters: Mapping[str, object],
+        ask: Ask,
+    ) -> Answer[Row]:
+        question = Question(partial(select_revisions, where=where), parameters, partial(_completed, held))
+        seen, (rows, read) = await self._applied(model, question, ask)
+        if read:
+            await keep(held, seen.place, read)
+        return Answer(tuple(rows), seen.at, seen.place.build)
 
     async def parts(
         self,
@@ -102,9 +143,9 @@ class PostgresRows:
                 + where
             )
 
-        at, build, values = await self._applied(model, query, parameters, ask)
+        seen, values = await self._applied(model, Question(query, parameters, _as_found), ask)
         table = self._table(model)
-        return {key: list(table.decode(parts)) for key, parts in values}, at, build
+        return {key: list(table.decode(parts)) for key, parts in values}, seen.at, seen.place.build
 
     async def among(
         self,
@@ -121,21 +162,19 @@ class PostgresRows:
             for number, column in enumerate(columns)
         }
         async with self._pool.connection() as connection:
-            found = await connection.execute(_select_given(table, where), {**parameters, **given})
+            found = await connection.execute(select_given(table, where), {**parameters, **given})
             return [_row(table, row) for row in await found.fetchall()]
 
-    async def _applied(
-        self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object], ask: Ask
-    ) -> tuple[Token, str, list[tuple[Any, ...]]]:
-        """Where the build stood, its name, and what the query found, once what is asked for is applied."""
+    async def _applied(self, model: ReadModel[Any], question: Question[T], ask: Ask) -> tuple[Seen, T]:
+        """What the question found, and its answer, once what is asked for is applied."""
         clock, contexts = asyncio.get_running_loop().time, contexts_of(model)
         deadline = clock() + ask.wait_s
         marks = ask.after.marks if ask.after else {}
         wanted = {lane: mark.position for lane, mark in marks.items() if lane[0] in contexts}
         while True:
             looks = self._arrivals.looks
-            found = await self._found(model, query, parameters)
-            if found is not None and (ask.after is None or _reached(ask.after, found[0], contexts)):
+            found = await self._found(model, question, ask.after)
+            if found is not None:
                 return found
             left = deadline - clock()
             if left <= 0:
@@ -143,27 +182,27 @@ class PostgresRows:
             await self._arrivals.wait(self._table(model).declaration, wanted, looks, left)
 
     async def _found(
-        self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object]
-    ) -> tuple[Token, str, list[tuple[Any, ...]]] | None:
-        """None while no build is served. Which one is, is asked together with its rows, of one snapshot."""
+        self, model: ReadModel[Any], question: Question[T], after: Token | None
+    ) -> tuple[Seen, T] | None:
+        """None while no build is served that has applied `after`.
+
+        Which build is served is asked together with its rows, of one snapshot.
+        """
         for _ in range(MAX_LOOKS):
             table = self._table(model)
             try:
-                async with self._pool.connection() as connection, connection.pipeline():
-                    found = await connection.execute(_AT, [table.declaration])
-                    # Not prepared: a plan for any parameters does not know how many rows these ones find.
-                    rows = await connection.execute(query(table), parameters, prepare=False)
-                    marks, values = await found.fetchall(), await rows.fetchall()
+                async with self._pool.connection() as connection:
+                    build, seen = await _ask(connection, table, question)
+                    if build == table.build:
+                        if after is not None and not _reached(after, seen.at, contexts_of(model)):
+                            return None
+                        return seen, await question.finish(connection, table, seen)
             except errors.UndefinedTable:  # none was ever made, or another is served by now
                 if not await self._look_again(table):
                     return None
                 continue
-            if not marks:
+            if build is None:
                 return None
-            *_, incarnation, number, build = marks[0]
-            if build == table.build:
-                at = Token(incarnation, {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks})
-                return at, f"{build}.{number}", values
             self._tables[model.name] = Table(model, build)
         return None
 
@@ -187,44 +226,51 @@ class PostgresRows:
 
 
 async def _configure(connection: Connection) -> None:
+    await connection.execute(REMEMBER_LIFE, [LIFE])
+    await connection.commit()
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
     set_json_loads(msgspec.json.decode, connection)
 
 
-def _select(table: Table, where: LiteralString) -> sql.Composed:
-    shown = sql.SQL(
-        "select {columns}, revision "
-        "from (select {columns}, revision from {table} where shown) as {name} where "
-    ).format(
-        columns=sql.SQL(", ").join(column.identifier for column in table.columns),
-        table=table.identifier,
-        name=sql.Identifier(table.model.name),
-    )
-    return shown + sql.SQL(where)
+async def _ask(connection: Connection, table: Table, question: Question[Any]) -> tuple[str | None, Seen]:
+    """The name of the build that is served, if one is, and what the question found in the table."""
+    async with connection.pipeline():
+        found = await connection.execute(_AT, [LIFE, table.declaration])
+        # Not prepared: a plan for any parameters does not know how many rows these ones find.
+        rows = await connection.execute(question.query(table), question.parameters, prepare=False)
+        marks, values = await found.fetchall(), await rows.fetchall()
+    if not marks:
+        return None, Seen(Token("", {}), Place("", ""), values)
+    *_, incarnation, number, build, life = marks[0]
+    at = Token(incarnation, {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks})
+    return build, Seen(at, Place(life, f"{build}.{number}"), values)
 
 
-def _select_given(table: Table, where: LiteralString) -> sql.Composed:
-    """As `_select`, of rows given as arrays; text is compared as it is in the table."""
-    columns = table.columns
-    given = sql.SQL(
-        "select {columns} from (select {collated} from unnest({arrays}) as given ({columns})) as {name} "
-        "where "
-    ).format(
-        columns=sql.SQL(", ").join(column.identifier for column in columns),
-        collated=sql.SQL(", ").join(column.collated for column in columns),
-        arrays=sql.SQL(", ").join(
-            sql.Placeholder(f"column_{number}", PyFormat.BINARY) + sql.SQL("::") + column.array
-            for number, column in enumerate(columns)
-        ),
-        name=sql.Identifier(table.model.name),
-    )
-    return given + sql.SQL(where)
+async def _as_found(_connection: Connection, _table: Table, seen: Seen) -> Values:
+    return seen.values
+
+
+async def _completed(
+    held: Cache, connection: Connection, table: Table, seen: Seen
+) -> tuple[list[Versioned[Any]], Mapping[str, Versioned[Any]]]:
+    """The rows whose keys and revisions were found, in their order; and those that the cache did not have."""
+    rows = await look_up(held, table.model, seen.place, seen.values)
+    missing = [key for key, _ in seen.values if key not in rows]
+    read = {}
+    if missing:
+        found = await connection.execute(select_keys(table), [missing])
+        read = {row[0]: _versioned(table, row) for row in await found.fetchall()}
+    return [rows.get(key) or read[key] for key, _ in seen.values], read
 
 
 def _row(table: Table, values: Sequence[Any]) -> Any:  # noqa: ANN401 - the model's row
     names = [column.name for column in table.columns]
     return msgspec.convert(dict(zip(names, values, strict=False)), table.model.row)
+
+
+def _versioned(table: Table, values: Sequence[Any]) -> Versioned[Any]:
+    return Versioned(_row(table, values), values[-1])
 
 
 def _reached(after: Token, at: Token, contexts: tuple[str, ...]) -> bool:

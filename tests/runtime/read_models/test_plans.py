@@ -18,7 +18,7 @@ from projections.order_list import ORDER_LIST, OrderFilter, orders_of
 from projections.ports import Answer, Ask, ReadModel
 from projections.product_list import PRODUCT_LIST, ProductFilter, Sort, products_of
 from runtime.read_models import builds
-from runtime.read_models.rows import _select
+from runtime.read_models.statements import select
 from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +77,7 @@ class Explained:
         *,
         ever: LiteralString | None = None,  # noqa: ARG002 - of the port
     ) -> Answer[Any]:
-        query = sql.SQL("explain (analyze, format json) ") + _select(Table(model), where)
+        query = sql.SQL("explain (analyze, format json) ") + select(Table(model), where)
         [(found,)] = await (await self._connection.execute(query, parameters)).fetchall()
         self.nodes = list(_nodes(found[0]["Plan"]))
         return Answer((), None, "")  # type: ignore[arg-type]  # nobody looks
