@@ -40,7 +40,7 @@ def up(
         typer.Option(
             min=LOWEST_BASE,
             max=HIGHEST_BASE,
-            help="Doors on the three ports after it, services and figures on the next five, "
+            help="Doors on the three ports after it, services and figures on the next six, "
             "further write doors from the eleventh on.",
         ),
     ] = 8000,

@@ -40,6 +40,11 @@ class Home:
     def postgres(self) -> Path:
         return self.path / "postgres"
 
+    @property
+    def cache(self) -> Path:
+        """The configuration of the embedded cache."""
+        return self.path / "cache.conf"
+
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 

@@ -14,6 +14,7 @@ import httpx
 from runtime import migrate
 from runtime.databases import require
 from runtime.embedded.broker import broker_spec
+from runtime.embedded.cache import cache_spec, new_cache_url
 from runtime.embedded.child import LOOPBACK, ChildSpec, PortTaken
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 from runtime.home import Home, write_private
@@ -64,6 +65,10 @@ class Ports:
         return self.base + 5
 
     @property
+    def cache(self) -> int:
+        return self.base + 9
+
+    @property
     def metrics(self) -> dict[str, int]:
         return {"relay": self.base + 6, "projector": self.base + 7, "policies": self.base + 8}
 
@@ -81,6 +86,9 @@ async def run_house(wishes: UpSettings, ports: Ports, *, as_json: bool) -> None:
             services.append(server.spec())
         if wishes.kafka_bootstrap_servers is None:
             services.append(broker_spec(ports.broker, home.log("broker")))
+
+        if wishes.cache_url is None and settings.cache_url:
+            services.append(cache_spec(settings.cache_url, ports.cache, home.cache, home.log("cache")))
 
         async def prepare() -> None:
             if server:
@@ -126,6 +134,7 @@ def plan_settings(
     if wishes.kafka_bootstrap_servers is None:
         given |= {"kafka_bootstrap_servers": f"{LOOPBACK}:{ports.broker}"}
         given.setdefault("kafka_recreate_topics", True)
+    given.setdefault("cache_url", new_cache_url(ports.cache))
     settings = Settings(
         **given,
         write_port=ports.write[0],

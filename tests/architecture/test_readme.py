@@ -45,6 +45,7 @@ def test_every_port_of_a_house_is_named() -> None:
         ports.audit,
         ports.postgres,
         ports.broker,
+        ports.cache,
         *ports.metrics.values(),
     }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from broker import OwnBroker
+from own_cache import OwnCache
 from read_side import ReadSide, read_side
 
 
@@ -22,3 +23,11 @@ async def own_broker(free_port: Callable[[], int], tmp_path: Path) -> AsyncItera
     yield broker
     await broker.kill()
     gc.collect()  # kafka-python leaves the sockets of refused connections behind; here they are forgiven
+
+
+@pytest.fixture
+async def own_cache(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[OwnCache]:
+    cache = OwnCache(free_port(), tmp_path)
+    await cache.start()
+    yield cache
+    await cache.stop()
