@@ -121,11 +121,11 @@ async def a_row_changes_and_no_position_does(stage: Stage) -> None:
 
 async def another_build_is_served(stage: Stage) -> None:
     """In which the row has the same revision, and is another."""
-    await stage.write("brand = 'drifted', revision = 1")
+    await stage.write("brand = 'drifted', revision = 1000")
     assert (await stage.told()).brand == "drifted"
     with History.open(stage.side.log_url) as past:
         await Rebuild(stage.side.read_url, stage.side.reader, past, PRODUCT_DETAIL, lambda _: None).run()
-    await stage.write("revision = 1")
+    await stage.write("revision = 1000")
     assert (await stage.told()).brand is None
 
 
