@@ -1,4 +1,4 @@
-"""Entity tags: at the write door the version of a stream, at the read door a hash of rows' revisions."""
+"""Entity tags: at the write door the version of a stream, at the read door a hash of what is answered."""
 
 import hashlib
 import re
@@ -29,7 +29,16 @@ def of_rows(build: str, revisions: Iterable[tuple[str, int]]) -> str:
     hashed = hashlib.sha256(build.encode())
     for key, revision in revisions:
         hashed.update(f"\0{key}\0{revision}".encode())
-    return f'"{hashed.hexdigest()[:_HASH_CHARS]}"'
+    return _tag(hashed.hexdigest())
+
+
+def of_content(content: bytes) -> str:
+    """Of an answer that is not made of rows."""
+    return _tag(hashlib.sha256(content).hexdigest())
+
+
+def _tag(digest: str) -> str:
+    return f'"{digest[:_HASH_CHARS]}"'
 
 
 def none_match(if_none_match: str | None, etag: str) -> bool:

@@ -33,6 +33,7 @@ class ReadModel(Generic[Row]):
     - `combine`: the row from its parts by stream name, or None while there is nothing to show yet.
     - `indexes`: the column lists of the secondary indexes.
     - `texts`: the columns whose words are looked for; a query asks `to_tsvector('simple', column) @@ …`.
+    - `cached`: its rows are so wide that it is worth asking a cache for them, by key and revision.
     - `edition`: raised by hand when `keys`, a fold or `combine` changes its meaning: a new build.
     """
 
@@ -45,6 +46,7 @@ class ReadModel(Generic[Row]):
     indexes: tuple[tuple[str, ...], ...] = ()
     texts: tuple[str, ...] = ()
     edition: int = 1
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,10 @@ class TooMuchHistory(Rejected):
     """The answer would take more history than is looked into for one question."""
 
 
+class TooManyWaiting(Rejected):
+    """As many queries wait for read models as may; ask again, or wait for less."""
+
+
 class ForeignToken(Rejected):
     """The consistency token belongs to another history of this shop."""
 
@@ -163,7 +169,7 @@ class Rows(Protocol):
 
         Waits, as `ask` says, until the model has applied all of its token that concerns it, else
         raises `NotYetApplied`; `ForeignToken` if the token is of another incarnation; `StreamParked` if what
-        was written under it is of a stream that the model has parked.
+        was written under it is of a stream that the model has parked; `TooManyWaiting`.
 
         `ever`: what holds today of every row that has satisfied `where` at any time, so that only the past
         of these is looked into. Without it all of history is, as far as that goes: `TooMuchHistory`.

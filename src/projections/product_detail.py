@@ -123,6 +123,7 @@ PRODUCT_DETAIL = ReadModel(
     keys=keys,
     combine=combine,
     indexes=(("slug",),),
+    cached=True,
 )
 
 

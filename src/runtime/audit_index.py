@@ -13,7 +13,7 @@ from api.audit.ports import Filter
 from api.ports import Bearable
 from domain.envelope import Token
 from projections.event_index import EVENT_INDEX, IndexFilter, indexed
-from projections.ports import Ask, ForeignToken, NotYetApplied
+from projections.ports import Ask, ForeignToken, NotYetApplied, TooManyWaiting
 from runtime.audit_log.threaded import ThreadedHistory
 from runtime.read_models.rows import PostgresRows
 
@@ -58,7 +58,7 @@ class AuditIndex:
         try:
             async with asyncio.timeout(ANSWER_S):
                 answer = await indexed(self._rows, looked_for, ask, after=after, upto=upto, limit=limit)
-        except (NotYetApplied, ForeignToken):
+        except (NotYetApplied, ForeignToken, TooManyWaiting):
             return None
         except AWAY as away:
             logger.warning("the event index cannot be asked, again in %.0f s: %s", REST_S, away)

@@ -44,6 +44,11 @@ class Home:
     def kafka(self) -> Path:
         return self.path / "kafka"
 
+    @property
+    def cache(self) -> Path:
+        """The configuration of the embedded cache."""
+        return self.path / "cache.conf"
+
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 

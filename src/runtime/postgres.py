@@ -13,7 +13,6 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 Connection = AsyncConnection[TupleRow]
-Pool = AsyncConnectionPool[Connection]
 
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 5.0
@@ -61,12 +60,16 @@ async def connect(url: str, role: str, **settings: str) -> AsyncIterator[Connect
         yield connection
 
 
-class _Pool(AsyncConnectionPool[Connection]):
+class Pool(AsyncConnectionPool[Connection]):
     """A pool that loses no cancellation, and serves who waits as soon as the server is back.
 
     On Python 3.11 asyncio.wait_for, and so psycopg's pool, swallows a cancellation that comes in the moment
     in which a connection becomes free; a loop that was told to stop would go on for ever.
     """
+
+    def __init__(self, url: str, **settings: Any) -> None:  # noqa: ANN401 - psycopg's
+        super().__init__(url, connection_class=Connection, **settings)
+        self.url = url
 
     async def getconn(self, timeout: float | None = None) -> Connection:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -147,12 +150,12 @@ async def open_pool(
     size: int,
     autocommit: bool = False,
     configure: Callable[[Connection], Awaitable[None]] | None = None,
+    **settings: str,
 ) -> AsyncIterator[Pool]:
     """Up to `size` connections, made when they are needed; who finds none free waits for `POOL_WAIT_S`."""
-    pool: Pool = _Pool(
+    pool = Pool(
         url,
-        connection_class=Connection,
-        kwargs={"autocommit": autocommit, **arguments(role)},
+        kwargs={"autocommit": autocommit, **arguments(role, **settings)},
         min_size=0,
         max_size=size,
         timeout=POOL_WAIT_S,

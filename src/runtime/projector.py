@@ -27,8 +27,10 @@ from runtime.read_models.builds import BuildGone
 from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.lanes import FROM_LOG, FoldedLane, Sources
 from runtime.read_models.tables import Table
+from runtime.read_models.waiting import CHANNEL
 from runtime.settings import Settings
 from runtime.stopping import stop_if_cancelled
+from runtime.waking import wake_readers
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -87,6 +89,7 @@ class Projector:
         async with self._tasks as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._listen())
+            tasks.create_task(self._wake())
 
     async def _prepare(self) -> None:
         incarnation, lanes = await self._reader.incarnation(), await self._reader.lanes()
@@ -143,6 +146,10 @@ class Projector:
             except psycopg.OperationalError as away:
                 logger.warning("the watchdog cannot look: %s", away)
             await asyncio.sleep(WATCH_S)
+
+    async def _wake(self) -> None:
+        """Tells the doors that rows have come."""
+        await wake_readers(self._pool.url, ROLE, CHANNEL, self._sources.applied)
 
     async def _look(self, due: Heads, heads: Heads) -> None:
         try:

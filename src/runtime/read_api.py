@@ -1,6 +1,7 @@
 """Serves the read door."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Final
 
 from psycopg import OperationalError
@@ -10,6 +11,7 @@ from api.auth import Tokens
 from api.ports import Surroundings
 from api.read import create_app
 from projections import READ_MODELS
+from runtime.cache import Cache
 from runtime.ids import Uuid7s
 from runtime.log.reading import LogReader
 from runtime.process import serve_door
@@ -23,7 +25,8 @@ UNAVAILABLE: Final = (OperationalError, PoolTimeout)
 
 async def run(settings: Settings) -> None:
     async with (
-        PostgresRows.open(settings.read_database_url) as rows,
+        Cache.open(settings.cache_url) if settings.cache_url else nullcontext() as held,
+        PostgresRows.open(settings.read_database_url, held) as rows,
         LogReader.open(settings.database_url) as reader,
     ):
         past = PastRows(rows, reader)

@@ -27,6 +27,7 @@ from pydantic_settings import (
 )
 
 from domain.values import CURRENCY_EXPONENT
+from runtime.cache import cache_url
 from runtime.databases import database_url
 from runtime.embedded.child import LOOPBACK
 from runtime.home import Home, home_path, reading
@@ -83,6 +84,7 @@ def _currency(given: str) -> str:
 Currency = Annotated[str, AfterValidator(_currency)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+CacheUrl = Annotated[str, AfterValidator(cache_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 
 
@@ -100,6 +102,7 @@ class Settings(BaseModel):
     )
     kafka_bootstrap_servers: str  # host:port, separated by commas
     kafka_recreate_topics: bool = False  # delete and make again a topic with the wrong number of partitions
+    cache_url: CacheUrl | None = Field(default=None, repr=False)  # None: there is none
     host: str = LOOPBACK
     write_port: Port = 8001
     read_port: Port = 8002
@@ -144,6 +147,7 @@ class UpSettings(BaseSettings):
     read_migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
     kafka_bootstrap_servers: str | None = None
     kafka_recreate_topics: bool | None = None
+    cache_url: CacheUrl | None = Field(default=None, repr=False)
     host: str = LOOPBACK
     read_url: WebUrl | None = None
     default_currency: Currency | None = None

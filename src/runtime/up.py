@@ -15,6 +15,7 @@ from runtime import migrate
 from runtime.databases import require
 from runtime.embedded.apache_kafka.node import ApacheKafka
 from runtime.embedded.broker import broker_spec
+from runtime.embedded.cache import cache_spec, new_cache_url
 from runtime.embedded.child import LOOPBACK, ChildSpec, PortTaken
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
 from runtime.home import Home, write_private
@@ -76,6 +77,10 @@ class Ports:
         return self.base + 40
 
     @property
+    def cache(self) -> int:
+        return self.base + 9
+
+    @property
     def metrics(self) -> dict[str, int]:
         return {
             "relay": self.base + 6,
@@ -103,6 +108,9 @@ async def run_house(wishes: UpSettings, ports: Ports, broker: Broker, *, as_json
             services.append(server.spec())
         if wishes.kafka_bootstrap_servers is None:
             services.append(await broker_of(home, ports, broker))
+
+        if wishes.cache_url is None and settings.cache_url:
+            services.append(cache_spec(settings.cache_url, ports.cache, home.cache, home.log("cache")))
 
         async def prepare() -> None:
             if server:
@@ -162,6 +170,7 @@ def plan_settings(
         given |= {"kafka_bootstrap_servers": f"{LOOPBACK}:{ports.broker}"}
         # Apache Kafka makes no topic by itself: one with a wrong number of partitions is somebody's mistake.
         given.setdefault("kafka_recreate_topics", broker == "embedded")
+    given.setdefault("cache_url", new_cache_url(ports.cache))
     settings = Settings(
         **given,
         write_port=ports.write[0],

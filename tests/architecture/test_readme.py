@@ -46,6 +46,7 @@ def test_every_port_of_a_house_is_named() -> None:
         ports.postgres,
         ports.broker,
         ports.controller,
+        ports.cache,
         *ports.metrics.values(),
     }
 

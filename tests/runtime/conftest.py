@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from broker import OwnApacheKafka, OwnBroker, OwnEmbeddedBroker
+from own_cache import OwnCache
 from read_side import ReadSide, read_side
 
 from runtime import kafka
@@ -38,3 +39,11 @@ async def own_broker(stopped_broker: OwnEmbeddedBroker | OwnApacheKafka) -> Asyn
         while any(thread.name.startswith("kafka-publisher") for thread in threading.enumerate()):
             await asyncio.sleep(0.02)
     gc.collect()  # kafka-python leaves the sockets of refused connections behind; here they are forgiven
+
+
+@pytest.fixture
+async def own_cache(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[OwnCache]:
+    cache = OwnCache(free_port(), tmp_path)
+    await cache.start()
+    yield cache
+    await cache.stop()

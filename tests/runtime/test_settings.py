@@ -81,6 +81,8 @@ def test_every_variable_that_cannot_be_used_is_named_and_no_value_is_shown(
         ("AUDIT_PORT", "65536"),
         ("METRICS_PORT", "-1"),
         ("READ_URL", "opensesame"),
+        ("CACHE_URL", "opensesame"),
+        ("CACHE_URL", "valkey://:opensesame@cache:port"),
         ("KAFKA_RECREATE_TOPICS", "opensesame"),
     ],
 )

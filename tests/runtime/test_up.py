@@ -32,7 +32,8 @@ def settings(home: Home) -> Settings:
 
 def test_one_number_moves_every_port(home: Home, settings: Settings) -> None:
     ports = [spec.port for spec in process_specs(home, settings, PORTS)] + [PORTS.postgres, PORTS.broker]
-    assert sorted(ports, key=str) == sorted([*range(9001, 9009), *range(9010, 9013)], key=str)
+    ports.append(PORTS.cache)
+    assert sorted(ports, key=str) == sorted(range(9001, 9013), key=str)
     assert ":9004/" in settings.database_url
     assert settings.kafka_bootstrap_servers == "127.0.0.1:9005"
     assert settings.read_url == "http://127.0.0.1:9002"
@@ -44,6 +45,9 @@ def test_the_embedded_services_are_used_with_the_services_login(settings: Settin
     for url in (settings.migration_database_url, settings.read_migration_database_url):
         assert url.startswith("postgresql://postgres:")
     assert settings.kafka_recreate_topics
+    assert settings.cache_url
+    assert settings.cache_url.endswith("@127.0.0.1:9009")
+    assert "cache" not in repr(settings)
 
 
 def test_apache_kafka_takes_the_brokers_place_and_one_port_more_and_keeps_its_topics(
@@ -73,13 +77,16 @@ def test_apache_kafka_beside_a_broker_that_is_named_is_refused_before_anything_i
 
 
 def test_a_database_that_is_given_is_used_instead(home: Home) -> None:
-    given = UpSettings(database_url="postgresql://log", kafka_bootstrap_servers="broker:9092")
+    given = UpSettings(
+        database_url="postgresql://log", kafka_bootstrap_servers="broker:9092", cache_url="valkey://cache"
+    )
     settings, server = plan_settings(home, given, PORTS, secrets_of(home), "embedded")
     assert settings.database_url == settings.migration_database_url == "postgresql://log"
     assert ":9004/tallybook_read" in settings.read_database_url
     assert server is not None
     assert settings.kafka_bootstrap_servers == "broker:9092"
     assert not settings.kafka_recreate_topics
+    assert settings.cache_url == "valkey://cache"
 
 
 def test_with_both_databases_given_none_is_embedded(home: Home) -> None:

@@ -203,7 +203,9 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
         past = PastRows(rows, reader)
         index = AuditIndex(rows, history)
         await projector._prepare()
-        watching = tasks.create_task(projector._watch())  # all of it but Kafka
+        following = [
+            tasks.create_task(work) for work in (projector._watch(), projector._wake())
+        ]  # all but Kafka
         doors = Doors(
             WriteDoor(log),
             Caller(create_read_app(past, past, surroundings()), DOCUMENTS["read"]),
@@ -217,4 +219,5 @@ async def doors_over(log_url: str, read_url: str) -> AsyncIterator[Doors]:
         )
         async with doors.write.http, doors.read.http, doors.audit.http:
             yield doors
-        watching.cancel()
+        for task in following:
+            task.cancel()

@@ -1,8 +1,9 @@
 """How a request becomes a question, and an answer a response."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import APIRouter, Depends, Query
@@ -17,12 +18,14 @@ from api.problems import (
     DOMAIN_REFUSALS,
     INVALID_AS_OF,
     INVALID_CONSISTENCY_TOKEN,
+    OVERLOADED,
     UNAVAILABLE,
     Kind,
     Refusals,
     Refused,
 )
 from api.times import Timestamp
+from domain.envelope import Token
 from domain.values import Rejected
 from projections import ports
 from projections.ports import Answer, Ask, Past, Rows
@@ -34,6 +37,7 @@ ALWAYS_REFUSED: Final[Refusals] = {
     ports.StreamParked: Kind("stream_parked", 425),
     ports.ForeignToken: Kind("foreign_token", 409),
     ports.BeyondTheLog: Kind("beyond_the_log", 422),
+    ports.TooManyWaiting: OVERLOADED,
     ports.TooMuchHistory: Kind("too_much_history", 422),
 }
 REFUSALS: Final[Refusals] = {
@@ -149,15 +153,18 @@ class Rendering(Generic[Row]):
         """`keys`: of the answer's rows, in their order. 304 if the caller has this already."""
         revisions = [row.revision for row in answer.rows]
         etag = etags.of_rows(answer.build, zip(keys, revisions, strict=True))
-        headers = {
-            "ETag": etag,
-            "Cache-Control": self._cache,
-            consistency.HEADER: consistency.encode(answer.at),
-        }
-        if call.ask.as_of is not None:
-            headers["As-Of-Position"] = str(call.ask.as_of)
-            if self._cache != NOT_STORED:
-                headers["Cache-Control"] = IMMUTABLE
-        if not etags.none_match(call.if_none_match, etag):
-            return Response(status_code=304, headers=headers)
-        return Response(self._adapter.dump_json(value), 200, headers, "application/json")
+        return responded(
+            call, partial(self._adapter.dump_json, value), etag=etag, cache=self._cache, at=answer.at
+        )
+
+
+def responded(call: QueryCall, content: Callable[[], bytes], *, etag: str, cache: str, at: Token) -> Response:
+    """What `content` makes, in JSON; 304 if the caller has this already."""
+    headers = {"ETag": etag, "Cache-Control": cache, consistency.HEADER: consistency.encode(at)}
+    if call.ask.as_of is not None:
+        headers["As-Of-Position"] = str(call.ask.as_of)
+        if cache != NOT_STORED:
+            headers["Cache-Control"] = IMMUTABLE
+    if not etags.none_match(call.if_none_match, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(content(), 200, headers, "application/json")

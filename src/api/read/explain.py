@@ -10,9 +10,9 @@ from fastapi import Depends, Path, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api import consistency
+from api import etags
 from api.problems import INVALID_FIELDS, Refused
-from api.read._query import NOT_STORED, Call, QueryCall, query, router
+from api.read._query import NOT_STORED, Call, QueryCall, query, responded, router
 from domain.order import UnknownOrder
 from domain.product import UnknownProduct
 from domain.values import ID_PATTERN, LOCATION_PATTERN, SKU_PATTERN, FieldError, NotFound
@@ -195,10 +195,8 @@ async def _explained(
         steps=_shown(shown[: page.limit]),
         next=shown[page.limit - 1].recorded.position if len(shown) > page.limit else None,
     )
-    headers = {"Cache-Control": NOT_STORED, consistency.HEADER: consistency.encode(at)}
-    if call.ask.as_of is not None:
-        headers["As-Of-Position"] = str(call.ask.as_of)
-    return Response(explanation.model_dump_json(), 200, headers, "application/json")
+    content = explanation.model_dump_json().encode()
+    return responded(call, lambda: content, etag=etags.of_content(content), cache=NOT_STORED, at=at)
 
 
 def _shown(steps: Sequence[Step]) -> list[ExplainedStep]:

@@ -12,11 +12,11 @@ from commands.ports import Append, Item, LogUnavailable, Verdict
 from domain.envelope import Recorded
 from runtime.log.batch import Encoded
 from runtime.log.limits import check
-from runtime.log.reading import COLUMNS, QUERY, matching, parameters_of, recorded_of
+from runtime.log.reading import CHANNEL, COLUMNS, QUERY, matching, parameters_of, recorded_of
 from runtime.log.session import Session
-from runtime.log.waking import wake_readers
 from runtime.log.writer import Begin, Writer
 from runtime.postgres import Pool, fetch, open_pool
+from runtime.waking import wake_readers
 
 ROLE: Final = "tallybook_writer"
 POOL_SIZE: Final = 4
@@ -58,7 +58,9 @@ class PostgresLog:
             log = cls(pool, begin, await begin())
             writer = log._writer
             writing = asyncio.create_task(writer.run(), name="write the log")
-            waking = asyncio.create_task(wake_readers(url, role, writer.committed), name="wake the readers")
+            waking = asyncio.create_task(
+                wake_readers(url, role, CHANNEL, writer.committed), name="wake the readers"
+            )
             try:
                 yield log
             finally:

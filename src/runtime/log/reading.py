@@ -18,7 +18,8 @@ from domain.envelope import NO_EVENT, Mark, Recorded
 from runtime.codec import decode, decode_metadata
 from runtime.lag import LANES, Lag, Place, columns_of, lags_of
 from runtime.log.limits import check_query
-from runtime.postgres import Pool, connect, fetch, open_pool
+from runtime.postgres import Pool, fetch, open_pool
+from runtime.waking import first_of, hear
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +282,7 @@ class LogReader:
     async def subscribe(self, after: int, limit: int = BATCH_EVENTS) -> AsyncGenerator[list[StoredEvent]]:
         """Batches of events after a position, for ever. A connection that breaks is made again."""
         woken = asyncio.Event()
-        listening = asyncio.create_task(self._listen(woken), name="listen to the log")
+        listening = asyncio.create_task(hear(self._url, self._role, CHANNEL, woken), name="hear the log")
         pause = FIRST_PAUSE_S
         try:
             while True:
@@ -298,37 +299,13 @@ class LogReader:
                     after = batch[-1].position
                     yield batch
                 else:
-                    await _first_of(woken, POLL_S)
+                    await first_of(woken, POLL_S)
         finally:
             listening.cancel()
             await asyncio.wait({listening})
-
-    async def _listen(self, woken: asyncio.Event) -> None:
-        """Only saves the wait for the next poll; whatever happens to it costs no event."""
-        pause = FIRST_PAUSE_S
-        while True:
-            try:
-                async with connect(self._url, self._role) as connection:
-                    await connection.execute(f"listen {CHANNEL}")
-                    woken.set()
-                    pause = FIRST_PAUSE_S
-                    async for _ in connection.notifies():
-                        woken.set()
-            except psycopg.OperationalError as lost:
-                logger.warning("does not hear the log, again in %.1f s: %s", pause, lost)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _events(self, query: LiteralString, parameters: Sequence[object]) -> list[StoredEvent]:
         return [StoredEvent(*row) for row in await self._rows(query, parameters)]
 
     async def _rows(self, query: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         return await fetch(self._pool, query, parameters, seconds=READ_S)
-
-
-async def _first_of(woken: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await woken.wait()
-    except TimeoutError:
-        return

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import Counter
@@ -35,11 +35,12 @@ LOST = Counter("tallybook_projector_lost_steps", "Steps that another worker had 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a lane works with. `pool` is the read models'."""
+    """What a lane works with. `pool` is the read models'; `applied` is set after each commit."""
 
     reader: LogReader
     pool: Pool
     incarnation: str
+    applied: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class FoldedLane:
@@ -114,6 +115,7 @@ class FoldedLane:
         step = Step(context, lane, self._sources.incarnation, self.mark, events)
         async with self._sources.pool.connection() as connection:
             if await apply(connection, self.table, step):
+                self._sources.applied.set()
                 self.observe(step.after)
                 APPLIED.labels(self.table.model.name).inc(len(events))
                 return

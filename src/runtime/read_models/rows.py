@@ -1,55 +1,68 @@
 """The read models as queries see them: one snapshot holds the rows and the vector they hold at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, LiteralString, TypeVar
 
 import msgspec
 from psycopg import IsolationLevel, errors, sql
-from psycopg.adapt import PyFormat
 from psycopg.types.json import set_json_loads
 
 from domain.envelope import Mark, Token
 from projections.ports import Answer, Ask, ForeignToken, NotYetApplied, Omitted, ReadModel, Versioned
+from runtime.cache import Cache
 from runtime.postgres import Connection, Pool, open_pool
 from runtime.read_models.builds import served_of
+from runtime.read_models.cached import LIFE, REMEMBER_LIFE, Place, keep, look_up
 from runtime.read_models.folding import contexts_of
 from runtime.read_models.parked import omitted_of
+from runtime.read_models.statements import select, select_given, select_keys, select_revisions
 from runtime.read_models.tables import Table
+from runtime.read_models.waiting import Arrivals
 
 ROLE: Final = "tallybook_reader"
 POOL_SIZE: Final = 10
-FIRST_POLL_S: Final = 0.005
-LONGEST_POLL_S: Final = 0.05
 
 Row = TypeVar("Row")
+T = TypeVar("T")
 
 MAX_LOOKS: Final = 5
 """How often a build may be replaced while it is looked for."""
 
 _AT = """
-select context, lane, position, event_id::text, parked + skipped_upto > 0, incarnation::text, number, build
+select context, lane, position, event_id::text, parked + skipped_upto > 0, incarnation::text, number, build,
+    current_setting(%s)
 from read.checkpoints join read.builds using (build)
 where declaration = %s and served
 """
-_QueryOf = Callable[[Table], sql.Composed]
+Values = Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a query found, where the build stood then, and what it leaves out; all of one snapshot."""
+class Seen:
+    """What a query found, where its build stood then, and what that leaves out; all of one snapshot."""
 
     at: Token
-    build: str
-    values: Sequence[tuple[Any, ...]]
+    place: Place
+    values: Values
     omitted: Omitted
 
 
 @dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """`finish` makes the answer of what was found, while the snapshot lasts."""
+
+    query: Callable[[Table], sql.Composed]
+    parameters: Mapping[str, object]
+    finish: Callable[[Connection, Table, Seen], Awaitable[T]]
+
+
+@dataclass(frozen=True, slots=True)
 class Contributors:
-    """The names of the parts of rows, by key, and what is as in `Found`."""
+    """The names of the parts of rows, by key, where that holds, and what it leaves out."""
 
     names: Mapping[str, Sequence[str]]
     at: Token
@@ -60,15 +73,20 @@ class Contributors:
 class PostgresRows:
     """Raises `NotYetApplied` too while a read model has not held all of the log once."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, arrivals: Arrivals, held: Cache | None = None) -> None:
         self._pool = pool
+        self._arrivals = arrivals
+        self._held = held
         self._tables: dict[str, Table] = {}
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["PostgresRows"]:
-        async with open_pool(url, ROLE, size=POOL_SIZE, configure=_configure) as pool:
-            yield cls(pool)
+    async def open(cls, url: str, held: Cache | None = None) -> AsyncIterator["PostgresRows"]:
+        async with (
+            open_pool(url, ROLE, size=POOL_SIZE, configure=_configure, timezone="UTC") as pool,
+            Arrivals.open(pool, ROLE) as arrivals,
+        ):
+            yield cls(pool, arrivals, held)
 
     async def ready(self, model: ReadModel[Any]) -> bool:
         """Whether the model's tables are there and have held all of the log once."""
@@ -87,10 +105,28 @@ class PostgresRows:
         *,
         ever: LiteralString | None = None,  # noqa: ARG002 - the present needs no help
     ) -> Answer[Row]:
-        found = await self._applied(model, lambda table: _select(table, where), parameters, ask)
+        if self._held is not None and model.cached and not self._held.rests:
+            return await self._select_held(self._held, model, where, parameters, ask)
+        question = Question(partial(select, where=where), parameters, _as_found)
+        seen, values = await self._applied(model, question, ask)
         table = self._table(model)
-        rows = tuple(Versioned(_row(table, row), row[-1]) for row in found.values)
-        return Answer(rows, found.at, found.build, found.omitted)
+        return Answer(
+            tuple(_versioned(table, row) for row in values), seen.at, seen.place.build, seen.omitted
+        )
+
+    async def _select_held(
+        self,
+        held: Cache,
+        model: ReadModel[Row],
+        where: LiteralString,
+        parameters: Mapping[str, object],
+        ask: Ask,
+    ) -> Answer[Row]:
+        question = Question(partial(select_revisions, where=where), parameters, partial(_completed, held))
+        seen, (rows, read) = await self._applied(model, question, ask)
+        if read:
+            await keep(held, seen.place, read)
+        return Answer(tuple(rows), seen.at, seen.place.build, seen.omitted)
 
     async def parts(
         self,
@@ -100,12 +136,12 @@ class PostgresRows:
         ask: Ask,
         limit: int,
     ) -> Contributors:
-        """Of the first rows that satisfy `ever`."""
+        """To the first rows that satisfy `ever`."""
         where = sql.SQL(ever) + sql.SQL(" limit {}").format(limit)
         return await self._parts(model, where, parameters, ask)
 
     async def parts_of(self, model: ReadModel[Any], key: str, ask: Ask) -> Contributors:
-        """Of the row with this key."""
+        """As `parts`, of the row with this key."""
         where = sql.SQL("{} = %(key)s").format(self._table(model).key.identifier)
         return await self._parts(model, where, {"key": key}, ask)
 
@@ -120,10 +156,10 @@ class PostgresRows:
                 + where
             )
 
-        found = await self._applied(model, query, parameters, ask)
+        seen, values = await self._applied(model, Question(query, parameters, _as_found), ask)
         table = self._table(model)
-        names = {key: list(table.decode(parts)) for key, parts in found.values}
-        return Contributors(names, found.at, found.build, found.omitted)
+        names = {key: list(table.decode(parts)) for key, parts in values}
+        return Contributors(names, seen.at, seen.place.build, seen.omitted)
 
     async def among(
         self,
@@ -140,49 +176,47 @@ class PostgresRows:
             for number, column in enumerate(columns)
         }
         async with self._pool.connection() as connection:
-            found = await connection.execute(_select_given(table, where), {**parameters, **given})
+            found = await connection.execute(select_given(table, where), {**parameters, **given})
             return [_row(table, row) for row in await found.fetchall()]
 
-    async def _applied(
-        self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object], ask: Ask
-    ) -> Found:
-        """Once what is asked for is applied."""
-        clock = asyncio.get_running_loop().time
-        deadline, pause = clock() + ask.wait_s, FIRST_POLL_S
+    async def _applied(self, model: ReadModel[Any], question: Question[T], ask: Ask) -> tuple[Seen, T]:
+        """What the question found, and its answer, once what is asked for is applied."""
+        clock, contexts = asyncio.get_running_loop().time, contexts_of(model)
+        deadline = clock() + ask.wait_s
+        marks = ask.after.marks if ask.after else {}
+        wanted = {lane: mark.position for lane, mark in marks.items() if lane[0] in contexts}
         while True:
-            found = await self._found(model, query, parameters)
-            if found is not None and (ask.after is None or _reached(ask.after, found.at, contexts_of(model))):
+            looks = self._arrivals.looks
+            found = await self._found(model, question, ask.after)
+            if found is not None:
                 return found
             left = deadline - clock()
             if left <= 0:
                 raise NotYetApplied
-            await asyncio.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_POLL_S)
+            await self._arrivals.wait(self._table(model).declaration, wanted, looks, left)
 
     async def _found(
-        self, model: ReadModel[Any], query: _QueryOf, parameters: Mapping[str, object]
-    ) -> Found | None:
-        """None while no build is served. Which one is, is asked together with its rows, of one snapshot."""
+        self, model: ReadModel[Any], question: Question[T], after: Token | None
+    ) -> tuple[Seen, T] | None:
+        """None while no build is served that has applied `after`.
+
+        Which build is served is asked together with its rows, of one snapshot.
+        """
         for _ in range(MAX_LOOKS):
             table = self._table(model)
             try:
-                async with self._pool.connection() as connection, connection.pipeline():
-                    found = await connection.execute(_AT, [table.declaration])
-                    # Not prepared: a plan for any parameters does not know how many rows these ones find.
-                    rows = await connection.execute(query(table), parameters, prepare=False)
-                    marks, values = await found.fetchall(), await rows.fetchall()
-                    omits = any(mark[4] for mark in marks)
-                    omitted = await omitted_of(connection, Table(model, marks[0][-1])) if omits else Omitted()
+                async with self._pool.connection() as connection:
+                    build, seen = await _ask(connection, table, question)
+                    if build == table.build:
+                        if after is not None and not _reached(after, seen.at, contexts_of(model)):
+                            return None
+                        return seen, await question.finish(connection, table, seen)
             except errors.UndefinedTable:  # none was ever made, or another is served by now
                 if not await self._look_again(table):
                     return None
                 continue
-            if not marks:
+            if build is None:
                 return None
-            *_, incarnation, number, build = marks[0]
-            if build == table.build:
-                reached = {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks}
-                return Found(Token(incarnation, reached, seen=True), f"{build}.{number}", values, omitted)
             self._tables[model.name] = Table(model, build)
         return None
 
@@ -206,44 +240,53 @@ class PostgresRows:
 
 
 async def _configure(connection: Connection) -> None:
+    await connection.execute(REMEMBER_LIFE, [LIFE])
+    await connection.commit()
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
     set_json_loads(msgspec.json.decode, connection)
 
 
-def _select(table: Table, where: LiteralString) -> sql.Composed:
-    shown = sql.SQL(
-        "select {columns}, revision "
-        "from (select {columns}, revision from {table} where shown) as {name} where "
-    ).format(
-        columns=sql.SQL(", ").join(column.identifier for column in table.columns),
-        table=table.identifier,
-        name=sql.Identifier(table.model.name),
-    )
-    return shown + sql.SQL(where)
+async def _ask(connection: Connection, table: Table, question: Question[Any]) -> tuple[str | None, Seen]:
+    """The name of the build that is served, if one is, and what the question found in the table."""
+    async with connection.pipeline():
+        found = await connection.execute(_AT, [LIFE, table.declaration])
+        # Not prepared: a plan for any parameters does not know how many rows these ones find.
+        rows = await connection.execute(question.query(table), question.parameters, prepare=False)
+        marks, values = await found.fetchall(), await rows.fetchall()
+        if not marks:
+            return None, Seen(Token("", {}), Place("", ""), values, Omitted())
+        *_, incarnation, number, build, life = marks[0]
+        omits = any(mark[4] for mark in marks)
+        omitted = await omitted_of(connection, Table(table.model, build)) if omits else Omitted()
+    at = Token(incarnation, {(mark[0], mark[1]): Mark(mark[2], mark[3]) for mark in marks}, seen=True)
+    return build, Seen(at, Place(life, f"{build}.{number}"), values, omitted)
 
 
-def _select_given(table: Table, where: LiteralString) -> sql.Composed:
-    """As `_select`, of rows given as arrays; text is compared as it is in the table."""
-    columns = table.columns
-    given = sql.SQL(
-        "select {columns} from (select {collated} from unnest({arrays}) as given ({columns})) as {name} "
-        "where "
-    ).format(
-        columns=sql.SQL(", ").join(column.identifier for column in columns),
-        collated=sql.SQL(", ").join(column.collated for column in columns),
-        arrays=sql.SQL(", ").join(
-            sql.Placeholder(f"column_{number}", PyFormat.BINARY) + sql.SQL("::") + column.array
-            for number, column in enumerate(columns)
-        ),
-        name=sql.Identifier(table.model.name),
-    )
-    return given + sql.SQL(where)
+async def _as_found(_connection: Connection, _table: Table, seen: Seen) -> Values:
+    return seen.values
+
+
+async def _completed(
+    held: Cache, connection: Connection, table: Table, seen: Seen
+) -> tuple[list[Versioned[Any]], Mapping[str, Versioned[Any]]]:
+    """The rows whose keys and revisions were found, in their order; and those that the cache did not have."""
+    rows = await look_up(held, table.model, seen.place, seen.values)
+    missing = [key for key, _ in seen.values if key not in rows]
+    read = {}
+    if missing:
+        found = await connection.execute(select_keys(table), [missing])
+        read = {row[0]: _versioned(table, row) for row in await found.fetchall()}
+    return [rows.get(key) or read[key] for key, _ in seen.values], read
 
 
 def _row(table: Table, values: Sequence[Any]) -> Any:  # noqa: ANN401 - the model's row
     names = [column.name for column in table.columns]
     return msgspec.convert(dict(zip(names, values, strict=False)), table.model.row)
+
+
+def _versioned(table: Table, values: Sequence[Any]) -> Versioned[Any]:
+    return Versioned(_row(table, values), values[-1])
 
 
 def _reached(after: Token, at: Token, contexts: tuple[str, ...]) -> bool:

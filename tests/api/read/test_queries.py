@@ -10,6 +10,7 @@ from domain.envelope import Mark, Recorded, Token
 from projections._stock_part import StockPart
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime.postgres import connect
+from runtime.read_models import waiting
 from runtime.read_models.resuming import parked_in, resume
 from runtime.read_models.tables import Table
 
@@ -137,6 +138,20 @@ async def test_what_is_written_to_a_parked_stream_is_told_so_until_it_resumes(
 
 def refuses(_part: StockPart | None, _recorded: Recorded) -> StockPart:
     raise ValueError("poison")
+
+
+async def test_as_many_wait_as_may_and_no_more(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    await doors.write.product("CROWD", qty=1)
+    answer = await doors.write.done("/stock/CROWD@MAIN/receive", RECEIVED)
+    await doors.seen("/stock/CROWD", answer)
+    token = consistency.decode(answer.headers["Consistency-Token"])
+    future = {lane: Mark(mark.position + 1_000, ID) for lane, mark in token.marks.items()}
+    headers = {"Consistency-Token": consistency.encode(Token(token.incarnation, future)), "Prefer": "wait=1"}
+    monkeypatch.setattr(waiting, "MAX_WAITING", 0)
+    refused = await doors.read.send("GET", "/stock/CROWD", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert refused.headers["Retry-After"] == "1"
+    assert (await doors.read.send("GET", "/stock/CROWD")).status_code == 200
 
 
 async def test_a_token_of_another_history_is_refused(doors: Doors) -> None:
