@@ -124,7 +124,9 @@ async def another_build_is_served(stage: Stage) -> None:
     await stage.write("brand = 'drifted', revision = 1000")
     assert (await stage.told()).brand == "drifted"
     with History.open(stage.side.log_url) as past:
-        await Rebuild(stage.side.read_url, stage.side.reader, past, PRODUCT_DETAIL, lambda _: None).run(serve=True)
+        await Rebuild(stage.side.read_url, stage.side.reader, past, PRODUCT_DETAIL, lambda _: None).run(
+            serve=True
+        )
     await stage.write("revision = 1000")
     assert (await stage.told()).brand is None
 

@@ -47,18 +47,19 @@ def fold(
     """
     changed = set()
     for recorded in events:
-        for key in filter(wanted, keys_of(model, recorded)):
+        category = category_of(recorded.stream)
+        evolve: Any = model.folds.get(category)
+        if evolve is None:
+            continue
+        # One worker at a time writes a part: a stream's is its own, a counter's is all of a lane's.
+        name = f"{category}-{recorded.lane}" if model.counter else recorded.stream
+        for key in model.keys(recorded):
+            if not wanted(key):
+                continue
             parts = rows.setdefault(key, {})
-            name = _part_of(model, recorded)
             before = parts.get(name)
-            evolve: Any = model.folds[category_of(recorded.stream)]
             after = evolve(before, recorded, key) if model.counter else evolve(before, recorded)
             if after != before:
                 parts[name] = after
                 changed.add(key)
     return changed
-
-
-def _part_of(model: Model, recorded: Recorded) -> str:
-    """The part that the event feeds. One worker at a time writes it, for it writes all of a lane's."""
-    return f"{category_of(recorded.stream)}-{recorded.lane}" if model.counter else recorded.stream

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -35,8 +36,11 @@ _PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """`plain`: the row's values are as psycopg takes them."""
+
     name: str
     type: sql.SQL
+    plain: bool
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -72,7 +76,11 @@ class Table:
         self.declaration = _declaration_of(model)
         self.build = build or self.declaration
         hints = get_type_hints(model.row)
-        self.columns = tuple(Column(field.name, _type(hints[field.name])) for field in fields(model.row))
+        self.columns = tuple(_column(field.name, hints[field.name]) for field in fields(model.row))
+        self._of_row = attrgetter(*(column.name for column in self.columns))
+        self._converted = [
+            (place, column) for place, column in enumerate(self.columns[1:]) if not column.plain
+        ]
         self._parts = {
             category: msgspec.json.Decoder(_part_type(evolve)) for category, evolve in model.folds.items()
         }
@@ -88,10 +96,12 @@ class Table:
     def row(self, parts: Mapping[str, Any]) -> list[object]:
         """The values of the columns after the key, and whether there is anything to show."""
         row = self.model.combine(parts) if parts else None
-        rest = self.columns[1:]
         if row is None:
-            return [*(None for _ in rest), False]
-        return [*(column.value(getattr(row, column.name)) for column in rest), True]
+            return [*(None for _ in self.columns[1:]), False]
+        _, *values = self._of_row(row)
+        for place, column in self._converted:
+            values[place] = column.value(values[place])
+        return [*values, True]
 
     def encode(self, parts: Parts) -> bytes:
         return msgspec.json.encode(parts, order="deterministic")
@@ -161,6 +171,12 @@ def _declaration_of(model: Model) -> str:
     )
     digest = hashlib.sha256(msgspec.json.encode(described)).hexdigest()
     return f"{model.name}_{digest[:FINGERPRINT_DIGITS]}"
+
+
+def _column(name: str, hint: object) -> Column:
+    kind = _type(hint)
+    enums = any(isinstance(one, type) and issubclass(one, Enum) for one in _alternatives(hint))
+    return Column(name, kind, plain=kind is not _JSON and not enums)
 
 
 def _type(hint: object) -> sql.SQL:

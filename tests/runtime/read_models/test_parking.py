@@ -297,7 +297,10 @@ async def test_a_fold_that_refuses_too_much_stands_still_with_its_lane(
     assert await differing(side, STOCK_AVAILABILITY, Omitted()) == []
 
 
-async def test_a_message_of_any_length_and_kind_can_be_told(side: ReadSide) -> None:
+async def test_a_message_of_any_length_and_kind_can_be_told(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking.logger, "disabled", True)  # pytest-xdist cannot carry half a pair
     [poison] = await received_by(side, 0, 1)
 
     def combine(_: object) -> Any:
