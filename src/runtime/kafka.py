@@ -37,6 +37,8 @@ SLOW_S: Final = 0.5
 """After so long without an answer one looks whether the broker and the topics are still there."""
 ABANDON_S: Final = 4.0
 """For a producer to end: longer than delivery, for closed with a message pending it keeps its thread."""
+LEAVE_S: Final = 0.1
+"""One waits for that: long enough where nothing is pending."""
 CLOSE_S: Final = 1.0
 END_S: Final = 4.0
 SESSION_MS: Final = 6_000
@@ -153,7 +155,7 @@ class Publisher:
 
     async def close(self) -> None:
         """What is pending expires behind the caller's back: the broker may still get it, as a duplicate."""
-        await self._thread.end(self._close, SLOW_S)
+        await self._thread.end(self._close, LEAVE_S)
 
     def _connect(self) -> None:
         _require_any(self._servers)
@@ -225,10 +227,9 @@ class Publisher:
         try:
             for future in futures:
                 while not future.is_done and time.monotonic() < deadline:
+                    self._check()
                     with suppress(KafkaError):
                         future.get(timeout=SLOW_S)
-                    if not future.is_done:
-                        self._check()
                 if not future.succeeded():
                     return
         except (KafkaError, KafkaUnavailable, OSError) as error:
