@@ -96,7 +96,7 @@ async def what_is_written_now_arrives(side: ReadSide, servers: str) -> None:
         await listener.until({event.position})
 
 
-@quick_on_the_embedded_one
+@pytest.mark.heavy
 async def test_after_many_tries_without_a_broker_nothing_is_left_behind_and_all_goes_on_once_it_is_back(
     side: ReadSide, own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +138,7 @@ async def test_after_many_tries_without_a_broker_nothing_is_left_behind_and_all_
         ("embedded", False, RECOVERY_S),
         ("apache", False, RECOVERY_S),
         pytest.param("embedded", True, FORGETS_S, marks=pytest.mark.heavy),
-        ("apache", True, RECOVERY_S),
+        pytest.param("apache", True, RECOVERY_S, marks=pytest.mark.heavy),
     ],
     indirect=["stopped_broker"],
 )
@@ -219,7 +219,11 @@ async def test_a_topic_that_gets_another_number_of_partitions_stops_the_running_
 
 @pytest.mark.parametrize(
     ("stopped_broker", "limited_by"),
-    [("embedded", "client"), ("apache", "client"), ("apache", "broker")],  # the embedded one takes any size
+    [  # the embedded one takes any size
+        ("embedded", "client"),
+        pytest.param("apache", "client", marks=pytest.mark.heavy),
+        ("apache", "broker"),
+    ],
     indirect=["stopped_broker"],
 )
 async def test_an_event_that_the_broker_finds_too_large_travels_as_a_link_and_the_others_as_they_are(
