@@ -21,7 +21,11 @@ async def test_a_house_on_services_of_ones_own(new_database: Callable[[], str], 
         house = await asyncio.to_thread(starting.__enter__)
         try:
             running = {record["name"] for record in json.loads((home / "processes.json").read_text())}
-            assert running == {"write-api", "read-api", "audit-api", "relay", "projector", "policies"}
+            doors, workers = (
+                {"write-api", "read-api", "audit-api"},
+                {"relay", "projector", "policies", "verifier"},
+            )
+            assert running == doors | workers | {"cache"}
             async with client_of(house) as client:
                 product = await client.product("OWN-1", qty=3)
                 placed = await client.order("OWN-1")

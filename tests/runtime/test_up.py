@@ -62,7 +62,8 @@ def test_apache_kafka_takes_the_brokers_place_and_one_port_more_and_keeps_its_to
     assert (spec.name, spec.port, PORTS.controller) == ("broker", 9005, 9040)
     assert {"kafka.Kafka", str(home.path / "kafka" / "server.properties")} < set(spec.command)
     on_apache, _ = plan_settings(home, UpSettings(), PORTS, secrets_of(home), "apache")
-    assert on_apache == settings.model_copy(update={"kafka_recreate_topics": False})
+    own = {"kafka_recreate_topics": False, "cache_url": on_apache.cache_url}  # with a password of its own
+    assert on_apache == settings.model_copy(update=own)
     told = UpSettings(kafka_recreate_topics=True)
     assert plan_settings(home, told, PORTS, secrets_of(home), "apache")[0].kafka_recreate_topics
 
