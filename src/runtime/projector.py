@@ -75,6 +75,7 @@ class Projector:
         self._servers = servers
         self._tables = {table.declaration: table for table in map(Table, models)}
         self._builds: dict[str, _Build] = {}
+        self._watch_s = WATCH_S
         self._hears = False
         self._groups_left = 0
         self._rests: dict[FoldedLane, float] = {}
@@ -145,7 +146,7 @@ class Projector:
                 before = heads
             except psycopg.OperationalError as away:
                 logger.warning("the watchdog cannot look: %s", away)
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(self._watch_s)
 
     async def _wake(self) -> None:
         """Tells the doors that rows have come."""

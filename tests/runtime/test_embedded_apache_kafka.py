@@ -146,6 +146,7 @@ def test_it_makes_no_topic_by_itself(begun: OwnApacheKafka, admin: KafkaAdminCli
     assert "asked.for" not in admin.list_topics()
 
 
+@pytest.mark.heavy
 def test_what_it_acknowledged_is_there_after_a_kill(begun: OwnApacheKafka) -> None:
     async def scenario() -> None:
         publisher = Publisher(begun.servers, TOPICS, recreate=False)

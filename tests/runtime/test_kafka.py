@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from broker import OwnBroker
+from broker import OwnBroker, quick_on_the_embedded_one
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
@@ -95,6 +95,7 @@ async def test_a_broker_killed_under_a_publisher_has_acknowledged_nothing_more(o
     await publisher.close()
 
 
+@quick_on_the_embedded_one
 async def test_what_is_published_arrives_in_each_partitions_order_and_topics_lost_are_noticed(
     own_broker: OwnBroker,
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from broker import OwnBroker
+from broker import OwnBroker, quick_on_the_embedded_one
 from fresh_fold import differing_rows
 from history import Facts, history, received, stock_of
 from parked_side import retried
@@ -35,7 +35,7 @@ STOP_SECONDS = 10.0
 
 @pytest.fixture
 def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its first look it sleeps through the test: what arrives, Kafka has brought."""
+    """After its first look a new one sleeps through the test: what arrives, Kafka has brought."""
     monkeypatch.setattr(projector, "WATCH_S", 3600.0)
 
 
@@ -115,6 +115,7 @@ def brought_by_kafka() -> float:
     return figure("projector_applied_events") - figure("projector_log_events")
 
 
+@quick_on_the_embedded_one
 async def test_a_broker_that_came_back_empty_is_used_again(side: ReadSide, own_broker: OwnBroker) -> None:
     first, second = split(list(history(seed=4, appends=60)))
     async with running(side.projector(own_broker.servers), side.relay(own_broker.servers)):

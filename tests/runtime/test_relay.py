@@ -4,7 +4,7 @@ import asyncio
 
 import psycopg
 import pytest
-from broker import OwnBroker
+from broker import OwnBroker, quick_on_the_embedded_one
 from history import history, received, stock_of
 from kafka import KafkaAdminClient
 from listening import ARRIVE_SECONDS, checkpoint, listening, until_published
@@ -88,6 +88,7 @@ async def test_a_standby_publishes_nothing_until_the_leader_is_gone(
         await listener.until({event.position for event in await side.reader.read(0)})
 
 
+@quick_on_the_embedded_one
 async def test_topics_are_made_again_after_a_broker_lost_them_though_nothing_is_to_be_sent(
     side: ReadSide, own_broker: OwnBroker
 ) -> None:
@@ -103,6 +104,7 @@ async def test_topics_are_made_again_after_a_broker_lost_them_though_nothing_is_
         admin.close()
 
 
+@quick_on_the_embedded_one
 async def test_nothing_moves_the_checkpoint_past_what_the_broker_has(
     side: ReadSide, own_broker: OwnBroker
 ) -> None:

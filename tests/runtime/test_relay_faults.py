@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from broker import OwnBroker
+from broker import OwnBroker, quick_on_the_embedded_one
 from history import history, received, stock_of
 from kafka import KafkaAdminClient
 from listening import ARRIVE_SECONDS, checkpoint, listening, until_published
@@ -36,10 +36,6 @@ INVENTORY = topic_of("inventory")
 SMALL_BYTES = 4_000
 FORGETS_S = 10.0
 """The embedded broker answers with errors for seconds where a topic was written to while it was away."""
-
-quick_on_the_embedded_one = pytest.mark.parametrize(
-    "stopped_broker", ["embedded", pytest.param("apache", marks=pytest.mark.heavy)], indirect=True
-)
 
 
 async def administer(servers: str, what: str, *arguments: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import pytest
 from kafka import KafkaAdminClient  # type: ignore[import-untyped]  # ships no types
 from kafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no types
 
@@ -118,3 +119,9 @@ async def _started(spec: ChildSpec) -> Child:
     await child.start()
     await child.wait_ready(START_SECONDS)
     return child
+
+
+quick_on_the_embedded_one = pytest.mark.parametrize(
+    "stopped_broker", ["embedded", pytest.param("apache", marks=pytest.mark.heavy)], indirect=True
+)
+"""For a test that starts or kills its broker often: Apache Kafka takes seconds for each."""

@@ -52,7 +52,7 @@ async def verified(side: ReadSide, model: Model) -> Verified:
         return await verify(log, side.read_url, model, lambda _: None)
 
 
-@pytest.mark.parametrize("memory_bytes", [0, 4_000, ALL_IN_MEMORY])
+@pytest.mark.parametrize("memory_bytes", [0, ALL_IN_MEMORY])
 @pytest.mark.parametrize("model", READ_MODELS, ids=lambda model: model.name)
 async def test_the_rows_are_the_fold_of_the_log_however_little_is_in_memory(
     side: ReadSide, model: Model, memory_bytes: int, monkeypatch: pytest.MonkeyPatch
