@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import psycopg
 from prometheus_client import Counter, Gauge
+from psycopg.errors import UndefinedTable
 
 from domain.envelope import Mark
 from projections import READ_MODELS
@@ -211,9 +212,13 @@ class Projector:
 
     async def _settle(self, build: "_Build", due: Heads) -> None:
         if not build.caught_up and not build.behind(due):
-            async with self._pool.connection() as connection:
-                await builds.has_caught_up(connection, build.table)
-            build.caught_up = True
+            try:
+                async with self._pool.connection() as connection:
+                    await builds.has_caught_up(connection, build.table)
+            except UndefinedTable:
+                logger.info("%s was dropped meanwhile", build.table.build)
+            else:
+                build.caught_up = True
 
     async def _guarded(self, lane: FoldedLane, work: Callable[[T], Awaitable[None]], argument: T) -> None:
         """A lane that fails rests and tries again; the others go on."""

@@ -90,12 +90,12 @@ async def create_another(connection: Connection, table: Table, lanes: int, incar
     async with connection.transaction():
         await lock_definitions(connection)
         made = await connection.execute(
-            "insert into read.builds (build, model)"
-            " select %(declaration)s || '_' || coalesce(max(number), 0) + 1, %(model)s"
-            " from read.builds where declaration = %(declaration)s returning build",
-            {"declaration": table.declaration, "model": table.model.name},
+            "insert into read.builds (build, model) values (%s, %s) returning number",
+            [f"{table.declaration}_new", table.model.name],
         )
-        [(build,)] = await made.fetchall()
+        [(number,)] = await made.fetchall()
+        build = f"{table.declaration}_{number}"  # no number is given twice, whatever was dropped meanwhile
+        await connection.execute("update read.builds set build = %s where number = %s", [build, number])
         another = Table(table.model, build)
         await _define(connection, another, lanes, incarnation)
     return another

@@ -255,6 +255,27 @@ async def test_what_is_not_served_is_dropped_and_fed_no_more(side: ReadSide) -> 
         assert await rebuilding.drop(side.read_url, STOCK_AVAILABILITY) == []
 
 
+async def test_a_build_that_is_dropped_while_a_projector_looks_ends_nothing_else(side: ReadSide) -> None:
+    async with served(side):
+        projecting = side.projector()
+        await projecting._prepare()
+        await rebuilt(side, STOCK_AVAILABILITY)
+        [dropped] = await rebuilding.drop(side.read_url, STOCK_AVAILABILITY)
+        build = projecting._builds[dropped]  # it does not know of it yet
+        await projecting._settle(build, {})
+        assert not build.caught_up
+
+
+async def test_a_name_is_never_given_again(side: ReadSide) -> None:
+    """A projector that has not yet noticed that a build was dropped would take another for it."""
+    async with served(side):
+        names = []
+        for _ in range(3):
+            names.append((await rebuilt(side, STOCK_AVAILABILITY, serve=False)).build)
+            assert await rebuilding.drop(side.read_url, STOCK_AVAILABILITY) == names[-1:]
+        assert len(set(names)) == 3
+
+
 async def view_of(side: ReadSide, model: Model) -> str:
     """The build that has the plain name."""
     async with side.pool.connection() as connection:
