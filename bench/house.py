@@ -27,8 +27,8 @@ from runtime.supervisor import Supervisor, records_of
 STOP_S: Final = 15.0
 ANSWER_S: Final = 120.0
 TRIES: Final = 100
-PORTS: Final = 20
-"""After its base, as many as a house may take."""
+PORTS: Final = 41
+"""After its base, as many as a house may take; the controller of Apache Kafka is on the fortieth."""
 CLI: Final = (sys.executable, "-P", "-m", "runtime.cli")
 
 
@@ -102,7 +102,7 @@ class House:
 def house_in(directory: Path, **settings: str) -> Iterator[House]:
     """An empty house, ready. Whatever happens, nothing of it is left running. RuntimeError if it is not."""
     home, log = Home(directory / "home"), directory / "up.log"
-    command = [*CLI, "up", "--json", "--port-base", str(_free_port_base())]
+    command = [*CLI, "up", "--json", "--port-base", str(free_port_base())]
     with log.open("w") as said:
         up = subprocess.Popen(  # noqa: S603 - our own
             command, env=_environment(home, **settings), stdout=subprocess.PIPE, stderr=said, text=True
@@ -130,7 +130,7 @@ def _environment(home: Home, **settings: str) -> Mapping[str, str]:
     return {**ours, "TALLYBOOK_HOME": str(home.path), **settings}
 
 
-def _free_port_base() -> int:
+def free_port_base() -> int:
     for _ in range(TRIES):
         base = random.randrange(20_000, 30_000, 50)  # noqa: S311 - not a secret
         with ExitStack() as stack:

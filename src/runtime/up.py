@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -99,33 +99,49 @@ async def run_house(wishes: UpSettings, ports: Ports, broker: Broker, *, as_json
         )
     home = Home(wishes.home)
     with locked(home):
-        secrets = secrets_of(home)
-        settings, server = plan_settings(home, wishes, ports, secrets, broker)
-        await require_databases(wishes)
-        write_private(home.settings, settings.model_dump_json(indent=2))
-        services: list[ChildSpec] = []
-        if server:
-            services.append(server.spec())
-        if wishes.kafka_bootstrap_servers is None:
-            services.append(await broker_of(home, ports, broker))
-
-        if wishes.cache_url is None and settings.cache_url:
-            services.append(cache_spec(settings.cache_url, ports.cache, home.cache, home.log("cache")))
-
-        async def prepare() -> None:
-            if server:
-                await create_databases(server, (LOG_DATABASE, READ_DATABASE), secrets.service_password)
-            logger.info("migrating")
-            await migrate.run(settings)
+        plan = await plan_house(home, wishes, ports, broker)
 
         async def ready() -> None:
-            announce(settings, ports, as_json=as_json)
+            announce(plan.settings, ports, as_json=as_json)
 
-        stages: tuple[Stage, ...] = ((services, prepare), (process_specs(home, settings, ports), ready))
+        stages: tuple[Stage, ...] = ((plan.services, plan.prepare), (plan.processes, ready))
         try:
             await supervise(home, stages)
         except PortTaken as taken:
             raise PortTaken(f"{taken} (`--port-base` moves all ports of a house)") from None
+
+
+@dataclass(frozen=True, slots=True)
+class HousePlan:
+    """What is started: the services, then, after `prepare`, the processes."""
+
+    settings: Settings
+    services: Sequence[ChildSpec]
+    prepare: Callable[[], Awaitable[None]]
+    processes: Sequence[ChildSpec]
+
+
+async def plan_house(home: Home, wishes: UpSettings, ports: Ports, broker: Broker) -> HousePlan:
+    """Of a home that its caller has locked; writes its settings. Raises CannotStart."""
+    secrets = secrets_of(home)
+    settings, server = plan_settings(home, wishes, ports, secrets, broker)
+    await require_databases(wishes)
+    write_private(home.settings, settings.model_dump_json(indent=2))
+    services: list[ChildSpec] = []
+    if server:
+        services.append(server.spec())
+    if wishes.kafka_bootstrap_servers is None:
+        services.append(await broker_of(home, ports, broker))
+    if wishes.cache_url is None and settings.cache_url:
+        services.append(cache_spec(settings.cache_url, ports.cache, home.cache, home.log("cache")))
+
+    async def prepare() -> None:
+        if server:
+            await create_databases(server, (LOG_DATABASE, READ_DATABASE), secrets.service_password)
+        logger.info("migrating")
+        await migrate.run(settings)
+
+    return HousePlan(settings, services, prepare, process_specs(home, settings, ports))
 
 
 async def broker_of(home: Home, ports: Ports, broker: Broker) -> ChildSpec:

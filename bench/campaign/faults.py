@@ -1,0 +1,216 @@
+"""How each fault is done to a house, and from when its recovery counts.
+
+From the blow itself, the supervisor's restart included, with three exceptions: a PostgreSQL counts from when
+it takes connections again, a process without a twin that was stopped from when it goes on, and an operator's
+deed from the end of it.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from time import monotonic
+from typing import Final
+
+import psycopg
+
+from bench.campaign import operators, sockets, topics
+from bench.campaign.client import Client
+from bench.campaign.house import House, figure_of
+from bench.campaign.schedule import BROKER, POSTGRES, RELAY, TWICE, Deed, Fault
+from bench.campaign.traffic import Traffic
+from runtime.embedded.postgres import accepts
+from runtime.log.reading import LogReader
+
+logger = logging.getLogger(__name__)
+
+RESTART_S: Final = 60.0
+CRASH_S: Final = 75.0
+"""A policy acts when a reservation has expired, which takes a minute."""
+AWAY_S: Final = 0.01
+
+
+class PointNotReached(Exception):
+    """A process was not at the point at which it was to die."""
+
+
+class Faults:
+    """`points`: by process and point, how often it died there."""
+
+    def __init__(self, house: House, traffic: Traffic, chance: random.Random) -> None:
+        self._house = house
+        self._traffic = traffic
+        self._client: Client = traffic.client
+        self._chance = chance
+        self.points: dict[tuple[str, str], int] = {}
+        self._deeds: Mapping[Deed, Callable[[Fault], Awaitable[float]]] = {
+            "kill": self._kill,
+            "crash": self._crash,
+            "cut sessions": self._cut_sessions,
+            "cut connections": self._cut_connections,
+            "kill a backend of": self._kill_backend,
+            "forget": self._forget,
+            "delete topics of": partial(self._topics, topics.delete),
+            "empty topics of": self._empty,
+            "repartition topics of": self._repartition,
+            "repeat messages of": partial(self._messages, list),
+            "shuffle messages of": partial(self._messages, topics.shuffled(chance)),
+            "forge messages of": partial(self._messages, topics.forged),
+            "poison": self._poison,
+            "rebuild": self._rebuild,
+        }
+
+    @asynccontextmanager
+    async def struck(self, fault: Fault) -> AsyncIterator[float]:
+        """From when its recovery counts; on leaving, what was stopped goes on. Raises PointNotReached."""
+        if fault.deed != "stop":
+            yield await self._deeds[fault.deed](fault)
+            return
+        victim = self._house.process(await self._one_of(fault.victim))
+        victim.suspend()
+        began = monotonic()
+        try:
+            if fault.victim not in TWICE:
+                await asyncio.sleep(fault.seconds)
+                victim.resume()
+                yield monotonic()
+            else:
+                yield began
+                await asyncio.sleep(max(0.0, began + fault.seconds - monotonic()))
+        finally:
+            victim.resume()
+
+    async def _one_of(self, victim: str) -> str:
+        """The relay that leads; of other twins either."""
+        if victim == RELAY:
+            for name in (RELAY, f"{RELAY} 2"):
+                if figure_of(await self._client.told_by(name), "tallybook_relay_leads"):
+                    return name
+        return self._chance.choice((victim, f"{victim} 2")) if victim in TWICE else victim
+
+    async def _kill(self, fault: Fault) -> float:
+        name = await self._one_of(fault.victim)
+        killed = self._house.process(name)
+        killed.kill()
+        began = monotonic()
+        if name == POSTGRES:
+            return await self._until_postgres_answers(began)
+        await self._house.until_other(name, killed.pid, RESTART_S)
+        return began
+
+    async def _until_postgres_answers(self, gone: float) -> float:
+        """It takes connections as before for a moment."""
+        url = self._house.settings.migration_database_url
+        while await accepts(url) and monotonic() < gone + 1:
+            await asyncio.sleep(AWAY_S)
+        async with asyncio.timeout(RESTART_S):
+            while not await accepts(url):
+                await asyncio.sleep(AWAY_S)
+        return monotonic()
+
+    async def _kill_backend(self, fault: Fault) -> float:
+        """Of a session of ours: the server starts all of them anew, and recovers."""
+        with await self._owner() as owner:
+            found = owner.execute(
+                "select pid from pg_stat_activity where usename = 'tallybook_service' order by random() limit 1"
+            ).fetchall()
+        [(pid,)] = found
+        began = monotonic()
+        os.kill(pid, signal.SIGKILL)
+        return await self._until_postgres_answers(began)
+
+    async def _cut_sessions(self, fault: Fault) -> float:
+        with await self._owner() as owner:
+            owner.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tallybook_service'"
+            )
+        return monotonic()
+
+    async def _owner(self) -> psycopg.Connection:
+        return await asyncio.to_thread(
+            psycopg.connect, self._house.settings.migration_database_url, autocommit=True
+        )
+
+    async def _cut_connections(self, fault: Fault) -> float:
+        """All that our processes have to the service, at whatever moment. RuntimeError if there is none."""
+        ports = self._house.ports
+        port = {POSTGRES: ports.postgres, BROKER: ports.broker}[fault.victim]
+        count = 0
+        for name in self._house.environments:
+            with suppress(LookupError):
+                count += sockets.cut(self._house.process(name), port)
+        if not count:
+            raise RuntimeError(f"nobody has a connection to {fault.victim} that could be cut")
+        return monotonic()
+
+    async def _forget(self, fault: Fault) -> float:
+        self._house.forgets = True
+        return await self._kill(fault)
+
+    async def _empty(self, fault: Fault) -> float:
+        return await self._topics(partial(topics.make_again, partitions=await self._lanes()), fault)
+
+    async def _repartition(self, fault: Fault) -> float:
+        return await self._topics(partial(topics.make_again, partitions=topics.PARTITIONS), fault)
+
+    async def _topics(self, deed: Callable[[str, int], object], fault: Fault) -> float:
+        began = monotonic()
+        await asyncio.to_thread(deed, self._house.settings.kafka_bootstrap_servers, await self._lanes())
+        return began
+
+    async def _messages(self, change: topics.Change, fault: Fault) -> float:
+        servers, lanes = self._house.settings.kafka_bootstrap_servers, await self._lanes()
+        began = monotonic()
+        if not await asyncio.to_thread(topics.repeat, servers, lanes, change):
+            raise RuntimeError("there are no messages to send again")
+        return began
+
+    async def _lanes(self) -> int:
+        async with LogReader.open(self._house.settings.database_url) as reader:
+            return await reader.lanes()
+
+    async def _crash(self, fault: Fault) -> float:
+        """Started again so that it dies at the point; where there are twins, the other one as well."""
+        victims = [fault.victim] + ([f"{fault.victim} 2"] if fault.victim == RELAY else [])
+        prepared = {}
+        for name in victims:
+            self._house.crash_at(name, fault.point)
+            killed = self._house.process(name)
+            killed.kill()
+            prepared[name] = await self._house.until_other(name, killed.pid, RESTART_S)
+        died = await self._first_that_dies(prepared)
+        began = monotonic()
+        for name in victims:
+            self._house.crash_nowhere(name)
+        if died is None:
+            raise PointNotReached(f"{fault.victim} was not {fault.kind}")
+        for name in set(victims) - {died}:  # it would die there the next time it leads
+            self._house.process(name).kill()
+        self._hit(fault.victim, fault.point)
+        await self._house.until_other(died, prepared[died], RESTART_S)
+        return began
+
+    async def _first_that_dies(self, prepared: Mapping[str, int]) -> str | None:
+        until = monotonic() + CRASH_S
+        while monotonic() < until:
+            for name, pid in prepared.items():
+                record = self._house.record(name)
+                if record is None or record.pid != pid:
+                    return name
+            await asyncio.sleep(AWAY_S)
+        return None
+
+    def _hit(self, process: str, point: str) -> None:
+        self.points[process, point] = self.points.get((process, point), 0) + 1
+
+    async def _poison(self, fault: Fault) -> float:
+        await operators.poison_and_skip(self._house, self._traffic, self._hit)
+        return monotonic()
+
+    async def _rebuild(self, fault: Fault) -> float:
+        await operators.rebuild(self._house, self._hit)
+        return monotonic()
