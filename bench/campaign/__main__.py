@@ -6,7 +6,6 @@ import logging
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
@@ -15,7 +14,7 @@ from typing import Final, get_args
 from bench.campaign.client import Client
 from bench.campaign.examine import examined
 from bench.campaign.faults import Faults, PointNotReached
-from bench.campaign.house import House, house_in
+from bench.campaign.house import house_in
 from bench.campaign.probe import Probe
 from bench.campaign.report import Campaign, broken, figures, lines
 from bench.campaign.schedule import Strike, strikes
@@ -49,7 +48,7 @@ def main() -> int:
     require_disk(options.directory, DISK_GB)
     logging.basicConfig(level=logging.ERROR)
     seed = random.randrange(SEEDS) if options.seed is None else options.seed  # noqa: S311 - not a secret
-    broker = options.kafka or ("apache" if shutil.which("java") else "embedded")
+    broker: Broker = options.kafka or ("apache" if shutil.which("java") else "embedded")
     progress, stolen = Progress(), Stolen()
     around = surroundings(options.directory) | {"seed": seed, "kafka": broker}
     for name, value in around.items():
@@ -112,6 +111,7 @@ async def _struck(
 ) -> None:
     """Those of a strike at once; it is over when all is well again."""
     kind = " and ".join(fault.kind for fault in strike)
+    probe.what = ""
     try:
         async with AsyncExitStack() as stack:
             began = [await stack.enter_async_context(faults.struck(fault)) for fault in strike]

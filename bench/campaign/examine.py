@@ -1,29 +1,43 @@
-"""The end of a campaign: is the log whole, does it have what was acknowledged, do the read models equal it?"""
+"""The end of a campaign: is the log whole, what does it have, do the read models equal it?"""
 
 import asyncio
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.campaign import operators
 from bench.campaign.house import House
 from bench.campaign.ledger import Account, Effect, Ledger, account
-from domain.stock import Stock, StockFact, evolve
+from bench.campaign.probe import behind_of, relay_behind
+from domain.stock import Stock, StockEvent, evolve
 from runtime.log.reading import LogReader, StoredEvent
-from runtime.status import progress_of
 
 SETTLE_S: Final = 120.0
 LOOK_S: Final = 0.1
 PAGE: Final = 5_000
 _VERIFIED: Final = re.compile(r"^(\w+): ([\d,]+) rows, ([\d,]+) differ ", re.MULTILINE)
 
+MARKS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "order.placed.v1": lambda data: str(data["customer_id"]),
+    "order.confirmed.v1": lambda data: str(data["order_id"]),
+    "order.cancelled.v1": lambda data: f"{data['order_id']} {data['reason']}",
+    "stock.received.v1": lambda data: str(data["reference"]["id"]),
+    "stock.reserved.v1": lambda data: str(data["holder"]["id"]),
+    "price.set.v1": lambda data: str(data["reason"]),
+    "location.registered.v1": lambda data: str(data["location"]),
+    "product.drafted.v1": lambda data: str(data["slug"]),
+    "variant.added.v1": lambda data: str(data["sku"]),
+    "product.published.v1": lambda data: str(data["product_id"]),
+}
+"""By stored name: what the command that brought about an event can be known by, of the event's data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`misplaced`: positions that are not one more than the one before; `oversold`: states of stock below 0."""
+    """`misplaced`: positions that are not one more than the one before; `oversold`: stock below 0."""
 
     account: Account
     events: int
@@ -72,8 +86,8 @@ async def examined(house: House, ledger: Ledger) -> Findings:
 async def _settled(house: House) -> None:
     async with asyncio.timeout(SETTLE_S):
         while True:
-            progress = await progress_of(house.settings)
-            if not any(one.positions for one in (*progress.relays, *progress.policies, *progress.builds)):
+            behind = await behind_of(house.settings)
+            if not any(behind.values()) and not await relay_behind(house.settings):
                 return
             await asyncio.sleep(LOOK_S)
 
@@ -87,43 +101,15 @@ async def _read(house: House) -> LogFound:
                 found.misplaced += event.position != last + 1
                 last = event.position
                 found.ids[last] = event.event_id
-                data = json.loads(event.data)
-                if mark := mark_of(event.type, data):
-                    found.effects[Effect(event.type, mark)] += 1
+                if mark := MARKS.get(event.type):
+                    found.effects[Effect(event.type, mark(json.loads(event.data)))] += 1
                 found.oversold += _oversells(event, stocks)
     return found
 
 
 def _oversells(event: StoredEvent, stocks: dict[str, Stock]) -> bool:
     fact = LogReader.decode(event).event
-    if not isinstance(fact, StockFact):
+    if not isinstance(fact, StockEvent):
         return False
     after = stocks[event.stream] = evolve(stocks[event.stream], fact)
     return min(after.available, after.on_hand, after.reserved, after.committed) < 0
-
-
-def mark_of(stored: str, data: Mapping[str, Any]) -> str | None:
-    """What the command that brought about an event of this stored name can be known by; None: nobody's."""
-    match stored:
-        case "order.placed.v1":
-            return str(data["customer_id"])
-        case "order.confirmed.v1":
-            return str(data["order_id"])
-        case "order.cancelled.v1":
-            return f"{data['order_id']} {data['reason']}"
-        case "stock.received.v1":
-            return str(data["reference"]["id"])
-        case "stock.reserved.v1":
-            return str(data["holder"]["id"])
-        case "price.set.v1":
-            return data.get("reason")
-        case "location.registered.v1":
-            return str(data["location"])
-        case "product.drafted.v1":
-            return str(data["slug"])
-        case "variant.added.v1":
-            return str(data["sku"])
-        case "product.published.v1":
-            return str(data["product_id"])
-        case _:
-            return None

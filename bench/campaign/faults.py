@@ -23,7 +23,7 @@ from bench.campaign.client import Client
 from bench.campaign.house import House, figure_of
 from bench.campaign.schedule import BROKER, POSTGRES, RELAY, TWICE, Deed, Fault
 from bench.campaign.traffic import Traffic
-from runtime.embedded.postgres import accepts
+from runtime.embedded.postgres import SERVICE, accepts
 from runtime.log.reading import LogReader
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ RESTART_S: Final = 60.0
 CRASH_S: Final = 75.0
 """A policy acts when a reservation has expired, which takes a minute."""
 AWAY_S: Final = 0.01
+GONE_S: Final = 1.0
+"""Until a PostgreSQL that was killed is noticed to be gone; it may be back before."""
 
 
 class PointNotReached(Exception):
@@ -50,18 +52,18 @@ class Faults:
         self._deeds: Mapping[Deed, Callable[[Fault], Awaitable[float]]] = {
             "kill": self._kill,
             "crash": self._crash,
-            "cut sessions": self._cut_sessions,
+            "cut sessions": lambda _: self._cut_sessions(),
             "cut connections": self._cut_connections,
-            "kill a backend of": self._kill_backend,
+            "kill a backend of": lambda _: self._kill_backend(),
             "forget": self._forget,
-            "delete topics of": partial(self._topics, topics.delete),
-            "empty topics of": self._empty,
-            "repartition topics of": self._repartition,
-            "repeat messages of": partial(self._messages, list),
-            "shuffle messages of": partial(self._messages, topics.shuffled(chance)),
-            "forge messages of": partial(self._messages, topics.forged),
-            "poison": self._poison,
-            "rebuild": self._rebuild,
+            "delete topics of": lambda _: self._topics(topics.delete),
+            "empty topics of": lambda _: self._empty(),
+            "repartition topics of": lambda _: self._repartition(),
+            "repeat messages of": lambda _: self._messages(list),
+            "shuffle messages of": lambda _: self._messages(topics.shuffled(chance)),
+            "forge messages of": lambda _: self._messages(topics.forged),
+            "poison": lambda _: self._poison(),
+            "rebuild": lambda _: self._rebuild(),
         }
 
     @asynccontextmanager
@@ -105,28 +107,28 @@ class Faults:
     async def _until_postgres_answers(self, gone: float) -> float:
         """It takes connections as before for a moment."""
         url = self._house.settings.migration_database_url
-        while await accepts(url) and monotonic() < gone + 1:
+        while await accepts(url) and monotonic() < gone + GONE_S:  # noqa: ASYNC110 - a server sets no event
             await asyncio.sleep(AWAY_S)
         async with asyncio.timeout(RESTART_S):
-            while not await accepts(url):
+            while not await accepts(url):  # noqa: ASYNC110 - a server sets no event
                 await asyncio.sleep(AWAY_S)
         return monotonic()
 
-    async def _kill_backend(self, fault: Fault) -> float:
+    async def _kill_backend(self) -> float:
         """Of a session of ours: the server starts all of them anew, and recovers."""
         with await self._owner() as owner:
             found = owner.execute(
-                "select pid from pg_stat_activity where usename = 'tallybook_service' order by random() limit 1"
+                "select pid from pg_stat_activity where usename = %s order by random() limit 1", [SERVICE]
             ).fetchall()
         [(pid,)] = found
         began = monotonic()
         os.kill(pid, signal.SIGKILL)
         return await self._until_postgres_answers(began)
 
-    async def _cut_sessions(self, fault: Fault) -> float:
+    async def _cut_sessions(self) -> float:
         with await self._owner() as owner:
             owner.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tallybook_service'"
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", [SERVICE]
             )
         return monotonic()
 
@@ -151,18 +153,18 @@ class Faults:
         self._house.forgets = True
         return await self._kill(fault)
 
-    async def _empty(self, fault: Fault) -> float:
-        return await self._topics(partial(topics.make_again, partitions=await self._lanes()), fault)
+    async def _empty(self) -> float:
+        return await self._topics(partial(topics.make_again, partitions=await self._lanes()))
 
-    async def _repartition(self, fault: Fault) -> float:
-        return await self._topics(partial(topics.make_again, partitions=topics.PARTITIONS), fault)
+    async def _repartition(self) -> float:
+        return await self._topics(partial(topics.make_again, partitions=topics.PARTITIONS))
 
-    async def _topics(self, deed: Callable[[str, int], object], fault: Fault) -> float:
+    async def _topics(self, deed: Callable[[str, int], object]) -> float:
         began = monotonic()
         await asyncio.to_thread(deed, self._house.settings.kafka_bootstrap_servers, await self._lanes())
         return began
 
-    async def _messages(self, change: topics.Change, fault: Fault) -> float:
+    async def _messages(self, change: topics.Change) -> float:
         servers, lanes = self._house.settings.kafka_bootstrap_servers, await self._lanes()
         began = monotonic()
         if not await asyncio.to_thread(topics.repeat, servers, lanes, change):
@@ -207,10 +209,10 @@ class Faults:
     def _hit(self, process: str, point: str) -> None:
         self.points[process, point] = self.points.get((process, point), 0) + 1
 
-    async def _poison(self, fault: Fault) -> float:
+    async def _poison(self) -> float:
         await operators.poison_and_skip(self._house, self._traffic, self._hit)
         return monotonic()
 
-    async def _rebuild(self, fault: Fault) -> float:
+    async def _rebuild(self) -> float:
         await operators.rebuild(self._house, self._hit)
         return monotonic()

@@ -81,7 +81,7 @@ class House:
     async def until_other(self, name: str, than: int, seconds: float) -> int:
         """The process id of the next one. TimeoutError."""
         async with asyncio.timeout(seconds):
-            while (record := self.record(name)) is None or record.pid == than:
+            while (record := self.record(name)) is None or record.pid == than:  # noqa: ASYNC110 - polled
                 await asyncio.sleep(0.02)
             return record.pid
 

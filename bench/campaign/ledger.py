@@ -26,7 +26,7 @@ class Place(NamedTuple):
 class Told:
     """Of one command, sent under one idempotency key as often as it took.
 
-    A refusal counts only where every time it was sent was answered: one that was not may still have its effect.
+    A refusal counts only where all that was sent was answered: what was not may still have its effect.
     """
 
     effect: Effect

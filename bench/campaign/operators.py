@@ -1,4 +1,4 @@
-"""What an operator does in a campaign, with commands that are killed at each of their points and sent again."""
+"""What an operator does in a campaign, with commands that are killed at each of their points."""
 
 import asyncio
 import json

@@ -2,27 +2,45 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Final
+from typing import Any, Final, LiteralString
 
-from psycopg import OperationalError
+from psycopg import AsyncConnection, OperationalError
 
 from bench.campaign.recovery import Look, recovered_at
 from bench.campaign.traffic import PROBE, Traffic
-from runtime.databases import DatabaseUnusable
-from runtime.status import progress_of
+from runtime.settings import Settings
 from runtime.stopping import cancel
 
 BEHIND: Final = 50
-"""Positions; from so many on a reader is behind."""
+"""Events; from so many on a reader is behind."""
+CONNECT_S: Final = 2
 LOOK_S: Final = 10.0
 LONGEST_S: Final = 120.0
 BETWEEN_S: Final = 0.05
 KEPT: Final = 1_000
 """Looks: those of the last minute, at least."""
+
+
+_PLACES: Final[LiteralString] = (
+    "select model, context, lane, position from read.checkpoints join read.builds using (build) where served"
+)
+_EVENTS: Final[LiteralString] = (
+    "select model, coalesce(sum(events), 0)::int"
+    " from unnest(%s::text[], %s::text[], %s::smallint[], %s::bigint[]) at (model, context, lane, position)"
+    " cross join lateral (select count(*) as events from log.events e where e.context = at.context"
+    "   and e.lane = at.lane and e.position > at.position) lane group by model"
+)
+_POLICIES: Final[LiteralString] = (
+    "select policy, (head - position)::int from policies.checkpoint"
+    " cross join (select coalesce(max(position), 0) as head from log.events) log"
+)
+_RELAY: Final[LiteralString] = (
+    "select max(e.position) - (select position from relay.checkpoint where name = 'kafka') from log.events e"
+)
 
 
 class NotRecovered(RuntimeError):
@@ -67,7 +85,7 @@ class Probe:
                 well = await self._shows_a_write() and await self._nobody_is_behind()
         except TimeoutError:
             well, self.what = False, f"no answer in {LOOK_S:.0f} s"
-        except (OperationalError, DatabaseUnusable) as away:
+        except OperationalError as away:
             well, self.what = False, str(away)
         return Look(began, monotonic(), well)
 
@@ -93,12 +111,34 @@ class Probe:
         return True
 
     async def _nobody_is_behind(self) -> bool:
-        """The relay, the policies, every read model; event_index, which no token asks for, too."""
-        progress = await progress_of(self._client.house.settings)
-        readers = (*progress.relays, *progress.policies)
-        behind = {one.name: one.positions for one in readers} | {
-            one.build: one.positions for one in progress.builds
-        }
-        if late := {name: positions for name, positions in behind.items() if positions >= BEHIND}:
+        """No read model that is served, nor a policy."""
+        behind = await behind_of(self._client.house.settings)
+        if late := {name: events for name, events in behind.items() if events >= BEHIND}:
             self.what = f"behind: {late}"
         return not late
+
+
+async def behind_of(settings: Settings) -> Mapping[str, int]:
+    """How many events each has still to read. Raises psycopg's OperationalError.
+
+    Counted: a lane's positions say less, for those of the other lanes lie in between.
+    """
+    async with await _owner(settings.read_migration_database_url) as read:
+        places = await (await read.execute(_PLACES)).fetchall()
+    columns = [list(column) for column in zip(*places, strict=True)] or [[], [], [], []]
+    async with await _owner(settings.migration_database_url) as log:
+        lanes = await (await log.execute(_EVENTS, columns)).fetchall()
+        policies = await (await log.execute(_POLICIES)).fetchall()
+    return {**dict(lanes), **dict(policies)}
+
+
+async def relay_behind(settings: Settings) -> int:
+    """How many events Kafka does not have. Raises psycopg's OperationalError."""
+    async with await _owner(settings.migration_database_url) as log:
+        found = await (await log.execute(_RELAY)).fetchone()
+    return int(found[0]) if found else 0
+
+
+async def _owner(url: str) -> AsyncConnection[tuple[Any, ...]]:
+    """Who may see every checkpoint."""
+    return await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_S)

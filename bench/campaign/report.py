@@ -57,8 +57,8 @@ def figures(campaign: Campaign) -> Iterator[Figure]:
         yield Figure(name, count, "")
     yield Figure("events", found.events, "events")
     yield Figure("rows", found.rows, "rows")
-    for name, count in campaign.counted.items():
-        yield Figure(name, count, "")
+    for name, counted in campaign.counted.items():
+        yield Figure(name, counted, "")
     for name, seconds in campaign.silences_s.items():
         yield Figure(f"longest_without_answer_{name}", round(seconds, 2), "s")
     for process, peak in campaign.peaks_mb.items():
@@ -88,7 +88,7 @@ def _promised(found: Findings) -> Mapping[str, int]:
 
 
 def broken(campaign: Campaign, *, whole: bool) -> Iterator[str]:
-    """What was promised and not kept. `whole`: of a campaign that is long enough to strike with everything."""
+    """What was promised and not kept. `whole`: of a campaign long enough to strike with everything."""
     for name, count in _promised(campaign.findings).items():
         if count:
             yield f"{name}: {count}"

@@ -18,7 +18,7 @@ def cut(process: psutil.Process, port: int) -> int:
     """Every connection of the process to this port; how many there were."""
     pid = os.pidfd_open(process.pid)
     try:
-        there = [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port == port]
+        there = [one for one in process.net_connections("tcp") if getattr(one.raddr, "port", None) == port]
         return sum(_cut(pid, one.fd) for one in there)
     finally:
         os.close(pid)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -179,7 +179,7 @@ class Traffic:
         return Item(sku, product, ident, priced.etag)
 
     async def _must(
-        self, role: str, path: str, body: dict[str, object], effect: Effect, if_match: str | None = None
+        self, role: str, path: str, body: Mapping[str, object], effect: Effect, if_match: str | None = None
     ) -> Answer:
         answer = await self.client.send(Command(role, path, body, effect, if_match))
         if answer.fate != "acknowledged":
