@@ -85,6 +85,7 @@ async def carried_out(
             probe = Probe(traffic)
             async with traffic.flowing(), probe.looking():
                 await probe.recovered(monotonic())
+                calm = await probe.calm()
                 client.writes.answered(began := monotonic())
                 client.reads.answered(began)
                 for strike in strikes(seed, minutes):
@@ -95,6 +96,7 @@ async def carried_out(
             findings = await examined(house, client.ledger)
         return Campaign(
             minutes=minutes,
+            amiss_in_calm=calm,
             recoveries=recoveries,
             points=faults.points,
             findings=findings,

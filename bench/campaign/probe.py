@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from statistics import fmean
 from time import monotonic
 from typing import Any, Final, LiteralString
 
@@ -20,7 +21,8 @@ BEHIND: Final = 50
 CONNECT_S: Final = 2
 LOOK_S: Final = 10.0
 LONGEST_S: Final = 120.0
-BETWEEN_S: Final = 0.05
+BETWEEN_S: Final = 0.1
+CALM_S: Final = 10.0
 KEPT: Final = 1_000
 """Looks: those of the last minute, at least."""
 
@@ -63,6 +65,16 @@ class Probe:
             yield
         finally:
             await cancel(task)
+
+    async def calm(self) -> float:
+        """The share of looks that find something amiss while nothing strikes: faults are held against it.
+
+        ValueError where there was no look.
+        """
+        before = len(self._looks)
+        await asyncio.sleep(CALM_S)
+        found = list(self._looks)[before:]
+        return fmean(not look.well for look in found)
 
     async def recovered(self, began: float) -> float:
         """After how many seconds it was, from that moment on the monotonic clock. Raises NotRecovered."""

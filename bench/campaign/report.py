@@ -21,9 +21,13 @@ POINTS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """`recoveries`: seconds by kind of fault; `points`: deaths by process and point; the rest by name."""
+    """`amiss_in_calm`: the share of looks that were, before anything struck; the rest by name.
+
+    `recoveries`: seconds by kind of fault; `points`: deaths by process and point.
+    """
 
     minutes: float
+    amiss_in_calm: float
     recoveries: Mapping[str, Sequence[float]]
     points: Mapping[tuple[str, str], int]
     findings: Findings
@@ -48,6 +52,7 @@ def figures(campaign: Campaign) -> Iterator[Figure]:
     yield Figure("faults", sum(map(len, campaign.recoveries.values())), "faults")
     yield Figure("faults_never_struck", len(campaign.never_struck), "kinds")
     yield Figure("crash_points_never_reached", len(campaign.never_reached), "points")
+    yield Figure("looks_amiss_in_calm", round(campaign.amiss_in_calm, 3), "")
     yield Figure("requests", campaign.sent, "requests")
     yield Figure("requests_without_answer", campaign.lost, "requests")
     yield Figure("acknowledged", told.acknowledged, "commands")

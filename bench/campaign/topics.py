@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from runtime.messages import topics
 
 MS: Final = 5_000
-MESSAGES: Final = 200
+MESSAGES: Final = 40
 """Of each partition, so many of the last are sent again."""
 FOREIGN: Final = "0198c0de-0000-7000-8000-00000000dead"
 """An incarnation that is none of the log's."""

@@ -24,9 +24,9 @@ PROBE: Final = "PROBE"
 POISONED: Final = "POISONED"
 PLENTY: Final = 1_000_000
 AMOUNT: Final = 999
-BUYERS: Final = 8
+BUYERS: Final = 6
 READERS: Final = 2
-PAUSE_S: Final = 0.15
+PAUSE_S: Final = 0.25
 """On average between two commands of a buyer."""
 TTL_S: Final = 60
 """Of a reservation for a cart: the policies have it expire."""

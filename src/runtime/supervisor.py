@@ -29,7 +29,7 @@ WATCH_SECONDS: Final = 0.1
 INSPECT_SECONDS: Final = 5.0  # between looks at memory and log
 FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 10.0
-HEALTHY_SECONDS: Final = 30.0  # after which a death is the first one again
+HEALTHY_SECONDS: Final = 5.0  # who has lived so long could start: its death is the first one again
 CLOCK_SECONDS: Final = 2.0  # start times are derived from a boot time that clock corrections move
 
 
