@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up kafka test campaign bench-log bench-year sample check lint format openapi asyncapi event-contracts lock build
+.PHONY: help install up kafka test campaign campaign-projections bench-log bench-year sample check lint format openapi asyncapi event-contracts lock build
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: install ## run the quick tests
 
 campaign: install sample ## run the tests that take minutes
 	$(PYTEST) -m heavy
+
+campaign-projections: install ## strike a whole house with faults for MINUTES=10; SEED=… repeats one, KAFKA=embedded|apache
+	$(BIN)/python -m bench.campaign $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KAFKA),--kafka $(KAFKA))
 
 bench-log: install ## measure the log against others; BENCH=--quick only tries that it works
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -14,7 +15,7 @@ from bench.campaign.house import House
 from bench.campaign.ledger import Effect, Fate, Ledger, Place, Told
 from bench.campaign.recovery import Silence
 
-ANSWER_S: Final = 2.0
+ANSWER_S: Final = 1.0
 """Then it is sent again, to the other door."""
 GIVE_UP_S: Final = 60.0
 PAUSE_S: Final = 0.05
@@ -24,6 +25,8 @@ IMPATIENT_S: Final = 0.004
 REPEATED_SHARE: Final = 0.05
 """Of acknowledged commands, so many are sent once more."""
 CONNECTIONS: Final = 200
+CHECK_S: Final = 0.25
+"""Between looks whether a write door that did not answer is ready again."""
 TOO_EARLY: Final = 425
 MISSING: Final = 404
 
@@ -56,7 +59,7 @@ class Client:
         self.writes, self.reads = Silence(monotonic()), Silence(monotonic())
         self.sent = self.lost = self.late_reads = 0
         self._chance = chance
-        self._door = 0
+        self._down: set[str] = set()
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         self._http = httpx.AsyncClient(timeout=ANSWER_S, limits=limits, trust_env=False)
 
@@ -96,7 +99,8 @@ class Client:
 
     async def _post(self, command: Command, key: str, seconds: float) -> httpx.Response | None:
         """None: without an answer."""
-        url = self.house.write_urls[self._door % len(self.house.write_urls)]
+        doors = self.house.write_urls
+        url = self._chance.choice([one for one in doors if one not in self._down] or doors)
         headers = self._headers(command.role) | {"Idempotency-Key": key}
         if command.if_match is not None:
             headers["If-Match"] = command.if_match
@@ -109,13 +113,24 @@ class Client:
         except (httpx.TransportError, TimeoutError):
             self.lost += 1
             if seconds == ANSWER_S:
-                self._door += 1
+                self._down.add(url)
             return None
-        if not response.is_server_error:
-            self.writes.answered(monotonic())
+        if response.is_server_error:
+            self._down.add(url)
         else:
-            self._door += 1
+            self.writes.answered(monotonic())
         return response
+
+    async def balance(self) -> None:
+        """Until cancelled: finds out which write doors are ready again, as a load balancer does."""
+        while True:
+            await asyncio.gather(*(self._up_again(url) for url in tuple(self._down)))
+            await asyncio.sleep(CHECK_S)
+
+    async def _up_again(self, url: str) -> None:
+        with suppress(httpx.TransportError):
+            if (await self._http.get(f"{url}/readyz")).is_success:
+                self._down.discard(url)
 
     async def get(self, role: str, path: str, token: str, wait_s: int) -> httpx.Response | None:
         """What has seen the token's write; None: no answer, or too early for one."""

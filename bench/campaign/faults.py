@@ -188,10 +188,10 @@ class Faults:
         began = monotonic()
         for name in victims:
             self._house.crash_nowhere(name)
-        if died is None:
-            raise PointNotReached(f"{fault.victim} was not {fault.kind}")
-        for name in set(victims) - {died}:  # it would die there the next time it leads
+        for name in set(victims) - {died}:  # it would still die there, sooner or later
             self._house.process(name).kill()
+        if died is None:
+            raise PointNotReached(f"{fault.victim} did not come to {fault.point}")
         self._hit(fault.victim, fault.point)
         await self._house.until_other(died, prepared[died], RESTART_S)
         return began

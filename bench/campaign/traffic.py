@@ -72,11 +72,12 @@ class Traffic:
         async with asyncio.TaskGroup() as group:
             for _ in range(BUYERS):
                 group.create_task(self._buy(stop))
-            readers = [group.create_task(self._read()) for _ in range(READERS)]
+            others = [group.create_task(self._read()) for _ in range(READERS)]
+            others.append(group.create_task(self.client.balance()))
             yield
             stop.set()
-            for reader in readers:
-                await cancel(reader)
+            for task in others:
+                await cancel(task)
 
     async def order(self, sku: str, qty: int) -> Answer:
         customer = str(uuid7())
