@@ -34,7 +34,8 @@ POLL_S: Final = 0.1
 READ_S: Final = 35.0
 """For a connection and an answer, longer than a statement may take: a peer may fall silent without a word."""
 FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 0.5
+"""However long a database was away, it is in use within two seconds; a try costs a connection."""
 
 COLUMNS: Final[LiteralString] = (
     "e.position, e.stream, e.version, e.event_id::text, e.type, e.context, e.lane, e.data, e.metadata,"
