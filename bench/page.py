@@ -31,6 +31,16 @@ def write_json(directory: Path, name: str, figures: Sequence[Figure], around: Ma
     (directory / f"{name}.machine.json").write_text(json.dumps(around, indent=2) + "\n")
 
 
+def read_json(directory: Path, name: str) -> tuple[list[Figure], dict[str, Any]]:
+    """What `write_json` wrote; nothing where it has not been."""
+    path = directory / f"{name}.json"
+    if not path.exists():
+        return [], {}
+    figures = [Figure(**one) for one in json.loads(path.read_text())]
+    around: dict[str, Any] = json.loads((directory / f"{name}.machine.json").read_text())
+    return figures, around
+
+
 def write_between(page: Path, begin: str, text: str, end: str) -> None:
     """ValueError if the page has no place for the text."""
     before, found, rest = page.read_text().partition(begin)

@@ -61,7 +61,7 @@ def measure(server: Server, plan: Plan, progress: Progress) -> Reads:
         readers: dict[str, Callable[[], float]] = {
             "read_log": lambda: uvloop.run(_read_all(service_url, decoded=True)),
             "read_log_undecoded": lambda: uvloop.run(_read_all(service_url, decoded=False)),
-            "copy_binary": lambda: _copy_all(url),
+            "copy_binary": lambda: copy_all(url),
         }
         for _ in range(plan.read_rounds):
             for name, read in readers.items():
@@ -110,7 +110,7 @@ async def _read_all(url: str, *, decoded: bool) -> float:
         return events / (time.perf_counter() - began)
 
 
-def _copy_all(url: str) -> float:
+def copy_all(url: str) -> float:
     """The limit: the same rows as fast as PostgreSQL hands them out, looked at by nobody."""
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         began = time.perf_counter()

@@ -1,0 +1,62 @@
+"""A log that is full of stock events, and an empty database for what is made of them.
+
+Every stream has a receipt and then adjustments, and the log goes over all streams again and again: hardly
+ever are two events of one row near each other, as in a shop with many customers.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import uvloop
+
+from bench.payload import FINGERPRINT, LOCATION, NOTE, VARIANT, digest, ids, metadata, sku_of, stream_of
+from bench.projections_plan import EVENTS_A_STREAM, SKUS_A_PRODUCT
+from bench.server import Server
+from commands.ports import Append, Appended, NewEvent
+from domain.envelope import NOTHING, Tip
+from domain.stock import Reference, StockAdjusted, StockReceived
+from runtime.log.postgres import PostgresLog
+from runtime.migrate import migrate
+
+LOG: Final = "bench_backlog"
+EMPTY_READ: Final = "bench_read"
+AT_ONCE: Final = 1_000
+"""Events in one append."""
+
+
+def make(server: Server, events: int) -> None:
+    """The two databases."""
+    for name, schema in ((LOG, "log"), (EMPTY_READ, "read")):
+        server.create(name)
+        asyncio.run(migrate(server.url(name), schema))
+    uvloop.run(_fill(server.service_url(LOG), events // EVENTS_A_STREAM))
+    with psycopg.connect(server.url(LOG), autocommit=True) as owner:
+        owner.execute("vacuum (analyze)")
+
+
+async def _fill(url: str, streams: int) -> None:
+    tips: dict[str, Tip] = {}
+    async with PostgresLog.open(url) as log:
+        for turn in range(EVENTS_A_STREAM):
+            for numbers in _runs(streams):
+                new = [NewEvent(stream_of(number), ids.new(), _event(number, turn)) for number in numbers]
+                known = {one.stream: tips.get(one.stream, NOTHING) for one in new}
+                verdict = await log.append(Append(known, new, metadata(), digest(), FINGERPRINT))
+                if not isinstance(verdict, Appended):
+                    raise TypeError(f"the log is not empty: {verdict}")
+                tips |= {one.stream: Tip(one.version, one.event_id) for one in verdict.events}
+
+
+def _runs(streams: int) -> Iterator[Sequence[int]]:
+    for first in range(0, streams, AT_ONCE):
+        yield range(first, min(first + AT_ONCE, streams))
+
+
+def _event(number: int, turn: int) -> StockReceived | StockAdjusted:
+    sku, product = sku_of(number), str(UUID(int=number // SKUS_A_PRODUCT))
+    if turn == 0:
+        return StockReceived(sku, LOCATION, product, VARIANT, 1_000, Reference("initial", "count"))
+    return StockAdjusted(sku, LOCATION, product, VARIANT, delta=1, reason="found", note=NOTE)
