@@ -102,6 +102,8 @@ async def _all_heard(models: Sequence[Model], events: int) -> float:
         if applied and not first:
             first, began = applied, time.perf_counter()
         await asyncio.sleep(LOOK_S)
+    if not first:
+        raise RuntimeError("all was heard before the first look: there is no time to divide by")
     took = time.perf_counter() - began
     for model in models:
         for counter in ("log_events", "gaps"):
@@ -117,7 +119,10 @@ def _applied(models: Sequence[Model]) -> int:
 
 def _counted(counter: str, model: Model) -> int:
     labels = {"model": model.name}
-    return int(REGISTRY.get_sample_value(f"tallybook_projector_{counter}_total", labels) or 0)
+    name = f"tallybook_projector_{counter}"
+    if name not in {metric.name for metric in REGISTRY.collect()}:
+        raise RuntimeError(f"the projector counts no {name} any more")
+    return int(REGISTRY.get_sample_value(f"{name}_total", labels) or 0)
 
 
 async def _all_caught_up(pool: Pool, wanted: int, events: int) -> float:

@@ -59,6 +59,8 @@ def _rate(owner: psycopg.Connection, events: int) -> float:
         if position and not first:
             first, began = position, now
         if position == events:
+            if position == first:
+                raise RuntimeError("all was published before the second look: there is no time to divide by")
             return float((position - first) / (now - began))
         time.sleep(LOOK_S)
     raise RuntimeError(f"the relay did not publish {events} events in {LIMIT_S:.0f} s")
