@@ -9,12 +9,13 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import psycopg
 from prometheus_client import Counter, Gauge
-from psycopg.errors import UndefinedTable
+from psycopg.errors import IdleInTransactionSessionTimeout, UndefinedTable
 
 from domain.envelope import Mark
 from projections import READ_MODELS
@@ -39,12 +40,15 @@ Heads = Mapping[builds.Lane, Mark]
 
 ROLE: Final = "tallybook_projector"
 POOL_SIZE: Final = 4
+LONGEST_SILENCE: Final = "1s"
+"""In a transaction: folding takes milliseconds, and who is stopped meanwhile holds up all others."""
 WATCH_S: Final = 0.25
 GROUP_DIGITS: Final = 12
 BULK_POSITIONS: Final = 10_000
 """How long a log is filled into empty builds in bulk."""
 BULK_BYTES: Final = 8 * 2**20
 """Of events whose rows are in memory; these take about five times as much."""
+AWAY: Final = (psycopg.OperationalError, IdleInTransactionSessionTimeout)
 KAFKA_PAUSE_S: Final = 0.5
 AWAY_PAUSE_S: Final = 0.25
 """How long a lane rests whose database could not be reached."""
@@ -60,9 +64,16 @@ async def run(settings: Settings) -> None:
     serve_meters(settings)
     async with (
         LogReader.open(settings.database_url, ROLE) as reader,
-        open_pool(settings.read_database_url, ROLE, size=POOL_SIZE, autocommit=True) as pool,
+        rows_pool(settings.read_database_url) as pool,
     ):
         await Projector(reader, pool, settings.kafka_bootstrap_servers).run()
+
+
+def rows_pool(url: str) -> AbstractAsyncContextManager[Pool]:
+    """Connections on which a worker that is stopped in the middle of a step loses its locks."""
+    return open_pool(
+        url, ROLE, size=POOL_SIZE, autocommit=True, idle_in_transaction_session_timeout=LONGEST_SILENCE
+    )
 
 
 class Projector:
@@ -145,7 +156,7 @@ class Projector:
                 heads = await self._reader.heads()
                 await self._look(before if self._hears and before else heads, heads)
                 before = heads
-            except psycopg.OperationalError as away:
+            except AWAY as away:
                 logger.warning("the watchdog cannot look: %s", away)
             await asyncio.sleep(self._watch_s)
 
@@ -156,7 +167,7 @@ class Projector:
     async def _look(self, due: Heads, heads: Heads) -> None:
         try:
             fed, empty = await self._stored()
-        except psycopg.OperationalError:
+        except AWAY:
             await self._tell(heads)
             raise
         await self._take(fed, empty)
@@ -197,7 +208,7 @@ class Projector:
                     await bulk.fill(connection, self._reader, table, told, memory_bytes=BULK_BYTES)
         except BuildGone as filled:
             logger.info("%s is not filled here: %s", table.build, filled)
-        except psycopg.OperationalError as away:
+        except AWAY as away:
             logger.warning("%s is not filled in bulk, and will be begun again: %s", table.build, away)
         finally:
             self._filling.discard(table.build)
@@ -232,7 +243,7 @@ class Projector:
                 fed = await builds.fed_of(connection, self._tables.values())
             if lane.table.build in fed:
                 raise
-        except psycopg.OperationalError as away:
+        except AWAY as away:
             logger.warning("%s, %s: %s", lane.table.build, lane.lane, away)
             self._rests[lane] = clock() + AWAY_PAUSE_S
         except Exception:

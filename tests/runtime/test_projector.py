@@ -11,6 +11,7 @@ from history import Facts, history, received, stock_of
 from parked_side import retried
 from poison import poisoned
 from prometheus_client import REGISTRY
+from psycopg.errors import IdleInTransactionSessionTimeout
 from read_side import NO_BROKER, ReadSide, read_side, running
 
 from projections.order_detail import ORDER_DETAIL
@@ -31,6 +32,7 @@ pytestmark = [
 JOIN_SECONDS = 20.0
 RECOVER_SECONDS = 30.0
 STOP_SECONDS = 10.0
+UNSTUCK_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -69,6 +71,24 @@ async def test_without_kafka_the_watchdog_keeps_every_row_equal_to_a_fresh_fold(
             await side.converge()
             await side.write(future)
             await side.converge()
+
+
+async def test_a_worker_that_is_stopped_in_the_middle_of_a_step_holds_the_others_up_for_a_second_only(
+    new_database: Callable[[], str],
+) -> None:
+    past, future = split(list(history(seed=3, appends=40)))
+    async with read_side(new_database) as side, projector.rows_pool(side.read_url) as stopped:
+        await side.write(past)
+        async with running(side.projector()):
+            await side.converge()
+            async with stopped.connection() as connection:
+                await connection.execute("begin")
+                await connection.execute("update read.checkpoints set position = position")
+                await side.write(future)
+                async with asyncio.timeout(UNSTUCK_SECONDS):
+                    await side.converge()
+                with pytest.raises(IdleInTransactionSessionTimeout):
+                    await connection.execute("select")
 
 
 async def test_kafka_alone_brings_every_event_in_the_chains_order(
