@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from bench.campaign.client import Client
 from bench.campaign.examine import examined
-from bench.campaign.faults import Faults, PointNotReached
+from bench.campaign.faults import Faults, NotStruck
 from bench.campaign.house import house_in
 from bench.campaign.probe import Probe
 from bench.campaign.report import Campaign, broken, figures, lines
@@ -118,7 +118,7 @@ async def _struck(
         async with AsyncExitStack() as stack:
             began = [await stack.enter_async_context(faults.struck(fault)) for fault in strike]
             took = await probe.recovered(max(began))
-    except PointNotReached as missed:
+    except NotStruck as missed:
         progress.says(f"MISSED: {missed}")
         return
     recoveries[kind].append(took)

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Final
 
 import psycopg
+from kafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no types
 
 from bench.campaign import operators, sockets, topics
 from bench.campaign.client import Client
@@ -36,8 +37,8 @@ GONE_S: Final = 1.0
 """Until a PostgreSQL that was killed is noticed to be gone; it may be back before."""
 
 
-class PointNotReached(Exception):
-    """A process was not at the point at which it was to die."""
+class NotStruck(Exception):
+    """A fault could not be brought about, or a process was not where it was to die."""
 
 
 class Faults:
@@ -68,9 +69,13 @@ class Faults:
 
     @asynccontextmanager
     async def struck(self, fault: Fault) -> AsyncIterator[float]:
-        """From when its recovery counts; on leaving, what was stopped goes on. Raises PointNotReached."""
+        """From when its recovery counts; on leaving, what was stopped goes on. Raises NotStruck."""
         if fault.deed != "stop":
-            yield await self._deeds[fault.deed](fault)
+            try:
+                began = await self._deeds[fault.deed](fault)
+            except (KafkaError, psycopg.OperationalError, LookupError, TimeoutError) as failed:
+                raise NotStruck(f"{fault.kind}: {failed!r}") from failed
+            yield began
             return
         victim = self._house.process(await self._one_of(fault.victim))
         victim.suspend()
@@ -160,16 +165,25 @@ class Faults:
         return await self._topics(partial(topics.make_again, partitions=topics.PARTITIONS))
 
     async def _topics(self, deed: Callable[[str, int], object]) -> float:
+        await self._broker_answers()
         began = monotonic()
         await asyncio.to_thread(deed, self._house.settings.kafka_bootstrap_servers, await self._lanes())
         return began
 
     async def _messages(self, change: topics.Change) -> float:
         servers, lanes = self._house.settings.kafka_bootstrap_servers, await self._lanes()
+        await self._broker_answers()
         began = monotonic()
         if not await asyncio.to_thread(topics.repeat, servers, lanes, change):
             raise RuntimeError("there are no messages to send again")
         return began
+
+    async def _broker_answers(self) -> None:
+        """The read models have recovered without it, and sooner. TimeoutError."""
+        ready = self._house.specs[BROKER].ready
+        async with asyncio.timeout(RESTART_S):
+            while ready and not await ready():
+                await asyncio.sleep(AWAY_S)
 
     async def _lanes(self) -> int:
         async with LogReader.open(self._house.settings.database_url) as reader:
@@ -191,7 +205,7 @@ class Faults:
         for name in set(victims) - {died}:  # it would still die there, sooner or later
             self._house.process(name).kill()
         if died is None:
-            raise PointNotReached(f"{fault.victim} did not come to {fault.point}")
+            raise NotStruck(f"{fault.victim} did not come to {fault.point}")
         self._hit(fault.victim, fault.point)
         await self._house.until_other(died, prepared[died], RESTART_S)
         return began
