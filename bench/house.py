@@ -22,9 +22,12 @@ from bench.processes import Used, used_by_house
 from runtime.embedded.child import LOOPBACK
 from runtime.home import Home
 from runtime.settings import Settings
+from runtime.status import progress_of
 from runtime.supervisor import Supervisor, records_of
 
 STOP_S: Final = 15.0
+CATCH_UP_S: Final = 600.0
+LOOK_S: Final = 0.1
 ANSWER_S: Final = 120.0
 TRIES: Final = 100
 PORTS: Final = 41
@@ -99,10 +102,13 @@ class House:
 
 
 @contextmanager
-def house_in(directory: Path, **settings: str) -> Iterator[House]:
-    """An empty house, ready. Whatever happens, nothing of it is left running. RuntimeError if it is not."""
+def house_in(directory: Path, *words: str, **settings: str) -> Iterator[House]:
+    """An empty house, ready; `words`: of `up`. Whatever happens, nothing of it is left running.
+
+    RuntimeError if it is not ready.
+    """
     home, log = Home(directory / "home"), directory / "up.log"
-    command = [*CLI, "up", "--json", "--port-base", str(free_port_base())]
+    command = [*CLI, "up", "--json", "--port-base", str(free_port_base()), *words]
     with log.open("w") as said:
         up = subprocess.Popen(  # noqa: S603 - our own
             command, env=_environment(home, **settings), stdout=subprocess.PIPE, stderr=said, text=True
@@ -122,6 +128,16 @@ def house_in(directory: Path, **settings: str) -> Iterator[House]:
             up.communicate()
             if home.processes.exists():
                 asyncio.run(Supervisor(home).end_leftovers())
+
+
+async def caught_up(settings: Settings) -> int:
+    """The log's head, once no read model is behind it. TimeoutError if that does not come."""
+    async with asyncio.timeout(CATCH_UP_S):
+        while True:
+            progress = await progress_of(settings)
+            if progress.builds and not any(build.positions for build in progress.builds):
+                return progress.head
+            await asyncio.sleep(LOOK_S)
 
 
 def _environment(home: Home, **settings: str) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import backlog, from_log, projections_report, transport
+from bench import backlog, from_log, projections_report, transport, visible
 from bench.machine import Stolen, require_disk, surroundings
 from bench.page import PAGE, QUICK_RESULTS, RESULTS, Figure, read_json, write_between, write_json
 from bench.progress import Progress
@@ -83,6 +83,7 @@ def measured(
         figures += PARTS[name](directory, plan, samples)
     figures += _memory(samples)
     around |= {"runs": progress.runs, "disturbed_runs": progress.disturbed, "stolen": stolen.share()}
+    around["cores"] = samples.cores
     return figures, around | {"parts": dict.fromkeys(parts, around["date"])}
 
 
@@ -100,6 +101,11 @@ def _with_backlog(
         return figures_of(samples.medians())
 
     return part
+
+
+def _visible(directory: Path, plan: Plan, samples: Samples) -> Iterable[Figure]:
+    visible.measure(directory, plan, samples)
+    return visible.figures_of(samples.medians())
 
 
 def _memory(samples: Samples) -> Iterator[Figure]:
@@ -122,12 +128,14 @@ def merged(
         else figure
         for figure in figures
     }
-    return list((before | now).values()), {**around, "parts": told["parts"] | around["parts"]}
+    both = {name: told.get(name, {}) | around[name] for name in ("parts", "cores")}
+    return list((before | now).values()), around | both
 
 
 PARTS: Final[Mapping[str, Part]] = {
     "transport": _with_backlog(transport.measure, transport.figures_of),
     "log": _with_backlog(from_log.measure, from_log.figures_of),
+    "visible": _visible,
 }
 
 

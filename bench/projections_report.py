@@ -8,6 +8,8 @@ from bench.page import Figure, at_most, measured_on, number
 BEGIN: Final = "<!-- projections: written by `make bench-projections` -->"
 END: Final = "<!-- end of projections -->"
 
+TOLD_CORES: Final = 0.05
+
 AIMS: Final[Mapping[str, float]] = {
     "projector_kafka": 0.3,
     "catch_up": 60.0,
@@ -28,6 +30,10 @@ def told(figures: Sequence[Figure], around: Mapping[str, Any]) -> str:
         "| figure | value | against | its value | ratio | aim |",
         "|---|---:|---|---:|---:|---:|",
         *(f"| {' | '.join(_cells(figure))} |" for figure in figures),
+        "",
+        "What used the cores, as shares of one; from 0.9 on, a process of one thread is its own limit:",
+        "",
+        *(f"- `{name}`: {_busiest(shares)}." for name, shares in around["cores"].items()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -44,3 +50,8 @@ def _cells(figure: Figure) -> Iterator[str]:
         yield at_most(figure, limit)
     else:
         yield ""
+
+
+def _busiest(shares: Mapping[str, float]) -> str:
+    in_turn = sorted(shares.items(), key=lambda one: -one[1])
+    return ", ".join(f"{name} {share:.2f}" for name, share in in_turn if share >= TOLD_CORES)

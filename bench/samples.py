@@ -8,8 +8,11 @@ from bench.progress import Progress
 
 
 class Samples:
+    """`cores`: by what was measured, what each process used of a core in the last round."""
+
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+        self.cores: dict[str, Mapping[str, float]] = {}
         self._found: dict[str, list[float]] = {}
 
     def add(self, name: str, value: float, unit: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bench.answers import listed, of_the_past
 from bench.history import exported, fed, replayed
-from bench.house import House, house_in
+from bench.house import House, caught_up, house_in
 from bench.machine import Stolen, require_disk, surroundings
 from bench.page import PAGE, QUICK_RESULTS, RESULTS, Figure, number, write_between, write_json
 from bench.processes import Used
@@ -26,14 +26,10 @@ from bench.shop import Orders, Shop, whole_shop
 from bench.worker import ROOT
 from bench.year_report import BEGIN, END, IMPORTER, told
 from runtime.embedded.postgres import SETTINGS as EMBEDDED_SETTINGS
-from runtime.settings import Settings
-from runtime.status import progress_of
 
 DISK_GB: Final = 15
 QUICK_DISK_GB: Final = 4
 IMPORT_S: Final = 3_600.0
-CATCH_UP_S: Final = 600.0
-LOOK_S: Final = 0.1
 BROKER: Final = "broker"
 KNOWN: Final[Mapping[int | None, tuple[int, int]]] = {
     None: (155_848, 4_596_039_58),
@@ -123,7 +119,7 @@ def _carried(house: House, baskets: int | None, began: float) -> Carried:
     some = () if baskets is None else ("--baskets", str(baskets))
     imported = house.run("import", "complete-journey", *some, seconds=IMPORT_S).must()
     before = time.monotonic()
-    head = asyncio.run(_caught_up(house.settings))
+    head = asyncio.run(caught_up(house.settings))
     now = time.monotonic()
     used = {**house.used(), IMPORTER: imported.used}
     last = house.pids()
@@ -148,16 +144,6 @@ def _carried(house: House, baskets: int | None, began: float) -> Carried:
         used,
         head,
     )
-
-
-async def _caught_up(settings: Settings) -> int:
-    """The log's head, once no read model is behind it. TimeoutError if that does not come."""
-    async with asyncio.timeout(CATCH_UP_S):
-        while True:
-            progress = await progress_of(settings)
-            if progress.builds and not any(build.positions for build in progress.builds):
-                return progress.head
-            await asyncio.sleep(LOOK_S)
 
 
 def _require_known(found: Orders, baskets: int | None) -> None:

@@ -23,6 +23,7 @@ AROUND = {
     "disturbed_runs": 0,
     "stolen": 0.0,
     "parts": {"transport": "2026-03-01T12:00:00+00:00"},
+    "cores": {"visible_500": {"relay": 0.21, "write-api": 0.93, "up": 0.01}},
 }
 
 
@@ -38,6 +39,10 @@ def test_the_table_says_what_was_aimed_at_and_what_was_missed() -> None:
     assert "| `rebuild` | 90,000 events/s | `copy` | 1,000,000 | 0.09 | ≥ 0.12 (missed) |" in lines
     assert "| `relay_memory_mb` | 201.5 MB |  |  |  | ≤ 200 MB (missed) |" in lines
     assert "| `relay_kafka` | 30,000 messages/s | `raw_produce` | 40,000 | 0.75 |  |" in lines
+
+
+def test_the_page_says_which_processes_used_the_cores() -> None:
+    assert "- `visible_500`: write-api 0.93, relay 0.21." in told([], AROUND).splitlines()
 
 
 def test_the_page_has_a_place_for_the_table(tmp_path: Path) -> None:

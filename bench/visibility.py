@@ -1,0 +1,118 @@
+"""How long after a command's acknowledgement a query shows its effect, at a fixed rate of commands.
+
+Commands are sent when they are due, whether earlier ones are answered or not: a house that cannot keep up
+does not make the clients wait with it. Each receives stock of another SKU; a query of that SKU with the
+command's Consistency-Token follows at once, and waits for it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import Any, Final
+
+import uvloop
+
+from bench import worker
+from bench.house import House
+from bench.http_client import Answer, Client, request
+from bench.payload import LOCATION, ids, sku_of
+from runtime.settings import url_of
+
+LIMIT_S: Final = 120.0
+BODY: Final = b'{"qty":1,"reference":{"type":"purchase","id":"bench"}}'
+OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """In milliseconds; `late_p99_ms`: after they were due, commands were sent. `cpu_s`: of the clients."""
+
+    p50_ms: float
+    p99_ms: float
+    written_p99_ms: float
+    late_p99_ms: float
+    cpu_s: float
+
+
+def seen(house: House, skus: int, rate: int, warm: float, seconds: float) -> Seen:
+    """RuntimeError if anything is refused, or not seen."""
+    settings = house.settings
+    task = {
+        "write": url_of(settings.host, settings.write_port),
+        "read": house.read,
+        "token": house.tokens["admin"],
+        "skus": skus,
+        "rate": rate,
+        "warm": warm,
+        "seconds": seconds,
+    }
+    [answer] = worker.run(__name__, [task], warm + seconds + LIMIT_S)
+    return Seen(**answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """Seconds."""
+
+    late: float
+    written: float
+    visible: float
+
+
+class _Shopper:
+    def __init__(self, task: Mapping[str, Any]) -> None:
+        self._write, self._read = Client(task["write"]), Client(task["read"])
+        self._token = task["token"]
+
+    async def once(self, number: int, due: float) -> _One:
+        sent = time.perf_counter()
+        sku = sku_of(number)
+        path = f"/v1/stock/{sku}@{LOCATION}/receive"
+        command = request("POST", path, self._token, {"Idempotency-Key": ids.new()}, BODY)
+        written = _well(await self._write.ask(command))
+        acknowledged = time.perf_counter()
+        asked = {"Consistency-Token": written.header("Consistency-Token"), "Prefer": "wait=30"}
+        _well(await self._read.ask(request("GET", f"/v1/stock/{sku}", self._token, asked)))
+        return _One(sent - due, acknowledged - sent, time.perf_counter() - acknowledged)
+
+    def close(self) -> None:
+        self._write.close()
+        self._read.close()
+
+
+def _well(answer: Answer) -> Answer:
+    if answer.status != OK:
+        raise RuntimeError(f"{answer.status}: {answer.body.decode(errors='replace')}")
+    return answer
+
+
+async def _run(task: dict[str, Any]) -> dict[str, float]:
+    rate, warming = task["rate"], round(task["rate"] * task["warm"])
+    numbers = list(range(task["skus"]))
+    random.shuffle(numbers)
+    shopper = _Shopper(task)
+    worker.wait_for_go()
+    began, cpu = time.perf_counter(), time.process_time()
+    tasks = []
+    async with asyncio.TaskGroup() as group:
+        for turn in range(warming + round(rate * task["seconds"])):
+            due = began + turn / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(group.create_task(shopper.once(numbers[turn % len(numbers)], due)))
+    shopper.close()
+    found = [one.result() for one in tasks[warming:]]
+    visible = quantiles([one.visible for one in found], n=100)
+    return {
+        "p50_ms": 1_000 * visible[49],
+        "p99_ms": 1_000 * visible[98],
+        "written_p99_ms": 1_000 * quantiles([one.written for one in found], n=100)[98],
+        "late_p99_ms": 1_000 * quantiles([one.late for one in found], n=100)[98],
+        "cpu_s": time.process_time() - cpu,
+    }
+
+
+if __name__ == "__main__":
+    worker.answer(uvloop.run(_run(worker.told())))
