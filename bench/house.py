@@ -130,12 +130,14 @@ def house_in(directory: Path, *words: str, **settings: str) -> Iterator[House]:
                 asyncio.run(Supervisor(home).end_leftovers())
 
 
-async def caught_up(settings: Settings) -> int:
-    """The log's head, once no read model is behind it. TimeoutError if that does not come."""
+async def caught_up(settings: Settings, *, relayed: bool = False) -> int:
+    """The log's head, once no read model is behind it, nor the relay. TimeoutError if that does not come."""
     async with asyncio.timeout(CATCH_UP_S):
         while True:
             progress = await progress_of(settings)
-            if progress.builds and not any(build.positions for build in progress.builds):
+            behind = [build.positions for build in progress.builds]
+            behind += [relay.positions for relay in progress.relays if relayed]
+            if progress.builds and not any(behind):
                 return progress.head
             await asyncio.sleep(LOOK_S)
 

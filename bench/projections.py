@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import backlog, from_log, projections_report, transport, visible
+from bench import backlog, from_log, projections_report, queries, transport, visible
 from bench.machine import Stolen, require_disk, surroundings
 from bench.page import PAGE, QUICK_RESULTS, RESULTS, Figure, read_json, write_between, write_json
 from bench.progress import Progress
@@ -108,6 +108,11 @@ def _visible(directory: Path, plan: Plan, samples: Samples) -> Iterable[Figure]:
     return visible.figures_of(samples.medians())
 
 
+def _queries(directory: Path, plan: Plan, samples: Samples) -> Iterable[Figure]:
+    queries.measure(directory, plan, samples)
+    return queries.figures_of(samples.medians())
+
+
 def _memory(samples: Samples) -> Iterator[Figure]:
     for name, most in samples.highest().items():
         if name.endswith(MEMORY):
@@ -136,6 +141,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "transport": _with_backlog(transport.measure, transport.figures_of),
     "log": _with_backlog(from_log.measure, from_log.figures_of),
     "visible": _visible,
+    "query": _queries,
 }
 
 

@@ -17,6 +17,7 @@ from bench.samples import Samples
 from bench.visibility import seen
 
 MS: Final = "ms"
+ANSWERS: Final = "answers"
 CLIENTS: Final = "clients"
 AIMED_AT: Final = 500
 """Commands a second, with either broker."""
@@ -25,6 +26,7 @@ NAMES: Final[Mapping[str, str]] = {"embedded": "visible", "kafka": "visible_kafk
 
 def measure(directory: Path, plan: Plan, samples: Samples) -> None:
     for broker, name in NAMES.items():
+        samples.progress.look()
         samples.progress.round(f"an empty house with the {broker} broker, and {plan.skus:,} SKUs")
         place = directory / name
         place.mkdir(mode=0o711)
@@ -51,6 +53,7 @@ def _at(house: House, name: str, rate: int, plan: Plan, samples: Samples) -> Non
     samples.add(f"{name}_p99_ms_{rate}", found.p99_ms, MS)
     samples.add(f"{name}_written_p99_ms_{rate}", found.written_p99_ms, MS)
     samples.add(f"{name}_late_p99_ms_{rate}", found.late_p99_ms, MS)
+    samples.add(f"{name}_refused_{rate}", found.refused, ANSWERS)
     busiest = sorted(cores.items(), key=lambda one: -one[1])[:4]
     samples.progress.says("    of a core: " + ", ".join(f"{one} {share:.2f}" for one, share in busiest))
 
@@ -66,4 +69,4 @@ def _cores(
 def figures_of(medians: Mapping[str, float]) -> Iterator[Figure]:
     for name, value in medians.items():
         if name.startswith(tuple(NAMES.values())):
-            yield Figure(name, round(value, 2), MS)
+            yield Figure(name, round(value, 2), ANSWERS if "_refused_" in name else MS)

@@ -105,5 +105,5 @@ def test_every_part_can_be_measured() -> None:
         figures, around = measured(directory, QUICK, tuple(PARTS), Progress())
     found = {figure.figure: figure.value for figure in figures}
     assert {*AIMS, *LIMITS} <= found.keys()
-    assert all(value > 0 for value in found.values())
+    assert all(value > 0 for name, value in found.items() if "_refused_" not in name)
     assert around["parts"].keys() == PARTS.keys()
