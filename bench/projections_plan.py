@@ -35,7 +35,7 @@ class Plan:
 
 FULL: Final = Plan(
     quick=False,
-    rounds=5,
+    rounds=3,
     events=200_000,
     warming=50_000,
     runner_events=3_000,

@@ -76,8 +76,9 @@ class _Round:
         consuming: list[Step] = [
             partial(self._projector, f"projector_{self._broker}", (STOCK_AVAILABILITY.name,)),
             *(partial(self._raw_consume, name) for name in raw_kafka.CONSUMING),
-            partial(self._projector, f"projector_{self._broker}_all", FED),
         ]
+        if self._broker == "kafka":
+            consuming.append(partial(self._projector, "projector_kafka_all", FED))
         turn = -1 if reverse else 1
         for step in (*publishing[::turn], *consuming[::turn]):
             self._samples.progress.look()
@@ -115,8 +116,9 @@ def figures_of(medians: Mapping[str, float]) -> Iterator[Figure]:
         produce = best_of(medians, [_raw("raw_produce", broker, one) for one in raw_kafka.PRODUCING])
         consume = best_of(medians, [_raw("raw_consume", broker, one) for one in raw_kafka.CONSUMING])
         yield against(f"relay_{broker}", medians, MESSAGES_S, "raw_produce", produce)
-        for name in (f"projector_{broker}", f"projector_{broker}_all"):
-            yield against(name, medians, EVENTS_S, "raw_consume", consume)
+        yield against(f"projector_{broker}", medians, EVENTS_S, "raw_consume", consume)
+        if broker == "kafka":
+            yield against("projector_kafka_all", medians, EVENTS_S, "raw_consume", consume)
 
 
 def against(name: str, medians: Mapping[str, float], unit: str, baseline: str, other: float) -> Figure:
