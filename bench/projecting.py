@@ -99,17 +99,22 @@ async def _while_running(projector: Projector, measuring: Coroutine[Any, Any, fl
 async def _all_heard(models: Sequence[Model], events: int) -> float:
     first, began = 0, 0.0
     while (applied := _applied(models)) < events:
+        _require_none_from_log(models)
         if applied and not first:
             first, began = applied, time.perf_counter()
         await asyncio.sleep(LOOK_S)
     if not first:
         raise RuntimeError("all was heard before the first look: there is no time to divide by")
     took = time.perf_counter() - began
+    _require_none_from_log(models)
+    return (applied - first) / took
+
+
+def _require_none_from_log(models: Sequence[Model]) -> None:
     for model in models:
         for counter in ("log_events", "gaps"):
             if seen := _counted(counter, model):
                 raise RuntimeError(f"{model.name} has not all from Kafka: {seen} {counter}")
-    return (applied - first) / took
 
 
 def _applied(models: Sequence[Model]) -> int:
