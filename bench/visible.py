@@ -1,6 +1,5 @@
 """A whole house, with each broker, while commands come at several rates; and which process is the limit."""
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -44,10 +43,9 @@ def measure(directory: Path, plan: Plan, samples: Samples) -> None:
 
 
 def _at(house: House, name: str, rate: int, plan: Plan, samples: Samples) -> None:
-    began, before = time.monotonic(), house.used()
+    before = house.used()
     found = seen(house, plan.skus, rate, plan.visible_warm, plan.visible_seconds)
-    seconds, after = time.monotonic() - began, house.used()
-    cores = {CLIENTS: found.cpu_s / seconds} | dict(_cores(before, after, seconds))
+    cores = dict(_cores(before, house.used(), found.seconds)) | {CLIENTS: found.cpu_s / found.seconds}
     samples.cores[f"{name}_{rate}"] = {one: round(share, 2) for one, share in cores.items()}
     samples.add(f"{name}_p50_ms_{rate}", found.p50_ms, MS)
     samples.add(f"{name}_p99_ms_{rate}", found.p99_ms, MS)
