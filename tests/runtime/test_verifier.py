@@ -167,6 +167,7 @@ async def test_a_row_changed_by_hand_is_an_alarm_until_a_pass_finds_it_repaired(
         assert figure("differing_rows") == 0
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("hurried")
 async def test_drift_is_found_under_traffic_and_traffic_is_no_drift(side: ReadSide) -> None:
     facts = list(history(seed=32, appends=160))

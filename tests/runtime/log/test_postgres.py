@@ -131,6 +131,7 @@ async def test_what_a_caller_is_told_is_what_a_reader_finds(log_url: str, append
         assert tuple(reader.decode(event) for event in await reader.read(0)) == events
 
 
+@pytest.mark.heavy
 async def test_a_lock_that_is_not_given_back_is_no_unknown_outcome(
     log_url: str, owner: Connection, appends: Appends, monkeypatch: pytest.MonkeyPatch
 ) -> None:

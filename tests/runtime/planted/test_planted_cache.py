@@ -23,7 +23,7 @@ from runtime.read_models import cached
 from runtime.read_models import rows as rows_module
 from runtime.read_models.cached import Place
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
 _stands_at: ContextVar[int] = ContextVar("stands_at")
 

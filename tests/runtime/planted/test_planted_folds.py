@@ -14,7 +14,7 @@ from runtime.read_models import apply as applying
 from runtime.read_models import builds
 from runtime.read_models.tables import Table
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
 Check = Callable[[ReadSide], Awaitable[None]]
 
