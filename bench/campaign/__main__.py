@@ -15,7 +15,7 @@ from bench.campaign.client import Client
 from bench.campaign.examine import examined
 from bench.campaign.faults import Faults, NotStruck
 from bench.campaign.house import house_in
-from bench.campaign.probe import Probe
+from bench.campaign.probe import LONGEST_S, NotRecovered, Probe
 from bench.campaign.report import Campaign, broken, figures, lines
 from bench.campaign.schedule import Strike, strikes
 from bench.campaign.traffic import Traffic
@@ -71,7 +71,7 @@ def main() -> int:
 async def carried_out(
     directory: Path, seed: int, minutes: float, broker: Broker, progress: Progress
 ) -> Campaign:
-    """Raises CannotStart, NotRecovered, OperatorFailed."""
+    """Raises CannotStart, OperatorFailed; NotRecovered if all is not well before anything has struck."""
     chance = random.Random(seed)  # noqa: S311 - traffic, not a secret
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(house_in(directory, broker))
@@ -81,6 +81,7 @@ async def carried_out(
         await traffic.open_shop()
         faults = Faults(house, traffic, chance)
         recoveries: dict[str, list[float]] = defaultdict(list)
+        missed = 0
         async with watch.watching():
             probe = Probe(traffic)
             async with traffic.flowing(), probe.looking():
@@ -91,7 +92,7 @@ async def carried_out(
                 for strike in strikes(seed, minutes):
                     if monotonic() > began + 60 * minutes:
                         break
-                    await _struck(strike, faults, probe, recoveries, progress)
+                    missed += not await _struck(strike, faults, probe, recoveries, progress)
                 minutes = (monotonic() - began) / 60
             findings = await examined(house, client.ledger)
         return Campaign(
@@ -105,13 +106,17 @@ async def carried_out(
             silences_s={"write": client.writes.longest, "read": client.reads.longest},
             sent=client.sent,
             lost=client.lost,
+            missed=missed,
         )
 
 
 async def _struck(
     strike: Strike, faults: Faults, probe: Probe, recoveries: dict[str, list[float]], progress: Progress
-) -> None:
-    """Those of a strike at once; it is over when all is well again."""
+) -> bool:
+    """Those of a strike at once; it is over when all is well again. False if they could not be brought about.
+
+    One that is not over in time is told as having taken all of it, and the campaign goes on.
+    """
     kind = " and ".join(fault.kind for fault in strike)
     probe.what = ""
     try:
@@ -120,10 +125,13 @@ async def _struck(
             took = await probe.recovered(max(began))
     except NotStruck as missed:
         progress.says(f"MISSED: {missed}")
-        return
+        return False
+    except NotRecovered as felt:
+        took, probe.what = LONGEST_S, f"NOT RECOVERED: {felt}"
     recoveries[kind].append(took)
     progress.says(f"{kind:<52} {took:6.2f} s   {probe.what}")
     await asyncio.sleep(REST_S)
+    return True
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from kafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no 
 from bench.campaign import operators, sockets, topics
 from bench.campaign.client import Client
 from bench.campaign.house import House, figure_of
+from bench.campaign.probe import NotRecovered
 from bench.campaign.schedule import BROKER, POSTGRES, RELAY, TWICE, Deed, Fault
 from bench.campaign.traffic import Traffic
 from runtime.embedded.postgres import SERVICE, accepts
@@ -69,12 +70,17 @@ class Faults:
 
     @asynccontextmanager
     async def struck(self, fault: Fault) -> AsyncIterator[float]:
-        """From when its recovery counts; on leaving, what was stopped goes on. Raises NotStruck."""
+        """From when its recovery counts; on leaving, what was stopped goes on.
+
+        Raises NotStruck, and NotRecovered where what was struck does not come back.
+        """
         if fault.deed != "stop":
             try:
                 began = await self._deeds[fault.deed](fault)
-            except (KafkaError, psycopg.OperationalError, LookupError, TimeoutError) as failed:
+            except (KafkaError, psycopg.OperationalError, LookupError) as failed:
                 raise NotStruck(f"{fault.kind}: {failed!r}") from failed
+            except TimeoutError as failed:
+                raise NotRecovered(f"{fault.kind}: what was struck is not back") from failed
             yield began
             return
         victim = self._house.process(await self._one_of(fault.victim))

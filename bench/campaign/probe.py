@@ -74,7 +74,7 @@ class Probe:
         before = len(self._looks)
         await asyncio.sleep(CALM_S)
         found = list(self._looks)[before:]
-        return fmean(not look.well for look in found)
+        return fmean(not look.finds_it_well for look in found)
 
     async def recovered(self, began: float) -> float:
         """After how many seconds it was, from that moment on the monotonic clock. Raises NotRecovered."""

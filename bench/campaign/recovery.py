@@ -18,15 +18,20 @@ class Look:
     ended: float
     well: bool
 
+    @property
+    def finds_it_well(self) -> bool:
+        """A write that took as long as a recovery may take has felt the fault."""
+        return self.well and self.ended - self.began < LIMIT_S
+
 
 def recovered_at(looks: Sequence[Look], began: float) -> float | None:
     """When the first of the last looks that all found it well had ended; None if that is not steady yet.
 
-    Of looks in the order they ended; one that had ended before the fault began says nothing of it.
+    Of looks in the order they ended; one that began before the fault, and what it wrote, says nothing of it.
     """
     first = None
     for look in reversed(looks):
-        if not look.well or look.ended < began:
+        if not look.finds_it_well or look.began < began:
             break
         first = look
     if first is None or looks[-1].ended - first.ended < STEADY_S:

@@ -24,6 +24,7 @@ class Campaign:
     """`amiss_in_calm`: the share of looks that were, before anything struck; the rest by name.
 
     `recoveries`: seconds by kind of fault; `points`: deaths by process and point.
+    `missed`: strikes that could not be brought about.
     """
 
     minutes: float
@@ -36,6 +37,7 @@ class Campaign:
     silences_s: Mapping[str, float]
     sent: int
     lost: int
+    missed: int
 
     @property
     def never_struck(self) -> Sequence[str]:
@@ -50,6 +52,7 @@ def figures(campaign: Campaign) -> Iterator[Figure]:
     found, told = campaign.findings, campaign.findings.account
     yield Figure("minutes", round(campaign.minutes, 1), "min")
     yield Figure("faults", sum(map(len, campaign.recoveries.values())), "faults")
+    yield Figure("strikes_missed", campaign.missed, "strikes")
     yield Figure("faults_never_struck", len(campaign.never_struck), "kinds")
     yield Figure("crash_points_never_reached", len(campaign.never_reached), "points")
     yield Figure("looks_amiss_in_calm", round(campaign.amiss_in_calm, 3), "")

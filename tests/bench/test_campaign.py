@@ -48,6 +48,7 @@ def campaign(
         silences_s={"write": 1.5},
         sent=100,
         lost=5,
+        missed=0,
     )
 
 
@@ -131,6 +132,18 @@ def test_a_fault_that_nobody_felt_took_until_the_next_look_and_no_look_before_it
     assert recovered_at(found[:3], 10.0) is None, "what was well before says nothing"
 
 
+def test_a_look_that_began_before_the_fault_says_nothing_of_it() -> None:
+    straddling = Look(9.5, 10.2, well=True)
+    after = [Look(10.3, 11.5, well=True), Look(11.6, 12.0, well=True), Look(12.1, 12.6, well=True)]
+    assert recovered_at([straddling, *after], 10.0) == 11.5
+
+
+def test_a_write_that_takes_as_long_as_a_recovery_may_take_has_felt_the_fault() -> None:
+    quick, slow = Look(10.1, 10.3, well=True), Look(10.4, 10.4 + LIMIT_S, well=True)
+    after = [Look(12.5, 12.7, well=True), Look(12.8, 13.8, well=True)]
+    assert recovered_at([quick, slow, *after], 10.0) == 12.7
+
+
 def test_recoveries_are_told_by_kind_the_slowest_first() -> None:
     found = summary({"kill relay": [0.3, 0.1, 0.2], "kill postgres": [LIMIT_S]})
     assert [(one.kind, one.n, one.median_s, one.longest_s, one.in_time) for one in found] == [
@@ -171,11 +184,12 @@ def test_whatever_was_not_kept_is_said(found: Campaign, said: str) -> None:
 
 
 def test_what_was_never_struck_or_reached_is_printed_as_missed() -> None:
-    none = Campaign(1, 0.5, {}, {}, NOTHING_WRONG, {}, {}, {}, 0, 0)
+    none = Campaign(1, 0.5, {}, {}, NOTHING_WRONG, {}, {}, {}, 0, 0, 4)
     printed = "\n".join(lines(none))
     assert printed.count("MISSED") == len(every_fault()) + len(POINTS)
     values = {figure.figure: figure.value for figure in figures(none)}
     assert values["faults_never_struck"] == len(every_fault())
+    assert values["strikes_missed"] == 4
     assert list(broken(none, whole=False)) == []
 
 
