@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from bench.campaign.ledger import Account, Effect, Ledger, account
 from bench.campaign.probe import behind_of, relay_behind
 from domain.stock import Stock, StockEvent, evolve
 from runtime.log.reading import LogReader, StoredEvent
+
+logger = logging.getLogger(__name__)
 
 SETTLE_S: Final = 120.0
 LOOK_S: Final = 0.1
@@ -70,6 +73,8 @@ async def examined(house: House, ledger: Ledger) -> Findings:
     differing = sum(wrong for _, wrong in found)
     if (code == 0) != (differing == 0) or not found:
         raise operators.OperatorFailed(f"verify ended with {code}: {said}")
+    if differing:
+        logger.error("rows differ from a replay:\n%s", said)
     return Findings(
         account=account(ledger.told, log.effects, log.ids),
         events=len(log.ids),

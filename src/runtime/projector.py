@@ -27,7 +27,7 @@ from runtime.postgres import Pool, open_pool
 from runtime.read_models import builds, bulk, lag
 from runtime.read_models.builds import BuildGone
 from runtime.read_models.folding import Model, contexts_of
-from runtime.read_models.lanes import FROM_LOG, FoldedLane, Sources
+from runtime.read_models.lanes import FROM_LOG, FoldedLane, Sources, deliver
 from runtime.read_models.tables import Table
 from runtime.read_models.waiting import CHANNEL
 from runtime.settings import Settings
@@ -40,14 +40,14 @@ Heads = Mapping[builds.Lane, Mark]
 
 ROLE: Final = "tallybook_projector"
 POOL_SIZE: Final = 4
-LONGEST_SILENCE: Final = "1s"
+LONGEST_SILENCE: Final = "500ms"
 """In a transaction: folding takes milliseconds, and who is stopped meanwhile holds up all others."""
 WATCH_S: Final = 0.25
 GROUP_DIGITS: Final = 12
 BULK_POSITIONS: Final = 10_000
 """How long a log is filled into empty builds in bulk."""
-BULK_BYTES: Final = 8 * 2**20
-"""Of events whose rows are in memory; these take about five times as much."""
+BULK_BYTES: Final = 12 * 2**20
+"""Of rows that are in memory, as they are stored."""
 AWAY: Final = (psycopg.OperationalError, IdleInTransactionSessionTimeout)
 KAFKA_PAUSE_S: Final = 0.5
 AWAY_PAUSE_S: Final = 0.25
@@ -289,13 +289,25 @@ class Projector:
 
     async def _deliver(self, arrived: Mapping[tuple[str, int], Sequence[Message]]) -> None:
         """To the builds that have caught up; the others have the log to read first."""
-        work = []
-        for (topic, partition), messages in arrived.items():
-            deliveries = _deliveries(messages)
-            place = context_of(topic), partition
-            lanes = [build.lanes.get(place) for build in self._builds.values() if build.caught_up]
-            work += [self._guarded(lane, lane.deliver, deliveries) for lane in lanes if lane]
-        await asyncio.gather(*work)
+        deliveries = {
+            (context_of(topic), partition): _deliveries(messages)
+            for (topic, partition), messages in arrived.items()
+        }
+        await asyncio.gather(
+            *(self._deliver_to(build, deliveries) for build in self._builds.values() if build.caught_up)
+        )
+
+    async def _deliver_to(self, build: "_Build", arrived: Mapping[builds.Lane, Sequence[Delivery]]) -> None:
+        """To its lanes together; if that fails, to each by itself: one that fails must not stop the others."""
+        to_lanes = {build.lanes[place]: new for place, new in arrived.items() if place in build.lanes}
+        if not self._rests.keys() & to_lanes.keys():
+            try:
+                await deliver(to_lanes)
+            except Exception as failed:  # noqa: BLE001 - what it was is told where it happens again
+                logger.info("%s is fed lane by lane: %r", build.table.build, failed)
+            else:
+                return
+        await asyncio.gather(*(self._guarded(lane, deliver, {lane: new}) for lane, new in to_lanes.items()))
 
 
 @dataclass(slots=True)

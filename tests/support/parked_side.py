@@ -11,6 +11,7 @@ from runtime.messages import delivery_of, message_of
 from runtime.read_models import builds
 from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.lanes import FoldedLane, Sources
+from runtime.read_models.lanes import deliver as deliver_to
 from runtime.read_models.parked import Parked, omitted_of, parked_streams
 from runtime.read_models.resuming import resume
 from runtime.read_models.tables import Table
@@ -80,4 +81,4 @@ async def deliver(side: ReadSide, model: Model, copies: int = 1) -> None:
     for event in await side.reader.read(0):
         if event.context in contexts_of(model):
             arrived = [delivery_of(message_of(event, incarnation)) for _ in range(copies)]
-            await lanes[event.context, event.lane].deliver(arrived)
+            await deliver_to({lanes[event.context, event.lane]: arrived})

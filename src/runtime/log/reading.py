@@ -34,7 +34,7 @@ POLL_S: Final = 0.1
 READ_S: Final = 35.0
 """For a connection and an answer, longer than a statement may take: a peer may fall silent without a word."""
 FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 0.25
 """However long a database was away, it is in use within two seconds; a try costs a connection."""
 
 COLUMNS: Final[LiteralString] = (
@@ -253,14 +253,14 @@ class LogReader:
             (context, lane, after, context, lane, upto, limit),
         )
 
-    async def read_types(self, types: Sequence[str], *, after: int, upto: int) -> tuple[list[Recorded], int]:
-        """All events of these stored names after one position, up to another; and their bytes."""
+    async def read_types(self, types: Sequence[str], *, after: int, upto: int) -> list[Recorded]:
+        """All events of these stored names after one position, up to another."""
         rows = await self._rows(
             "select " + COLUMNS + " from log.events e"
             " where e.position > %s and e.position <= %s and e.type = any(%s) order by e.position",
             (after, upto, list(types)),
         )
-        return [recorded_of(row) for row in rows], sum(len(row[7]) for row in rows)
+        return [recorded_of(row) for row in rows]
 
     async def read_stream(self, stream: str, *, after_version: int = 0, limit: int) -> list[StoredEvent]:
         return await self._events(

@@ -18,15 +18,24 @@ from psycopg.errors import ProgramLimitExceeded
 from domain.envelope import Mark
 from runtime.points import reached
 from runtime.postgres import Connection
+from runtime.read_models.builds import Lane
 from runtime.read_models.parked import omitted_of, park, tell
 from runtime.read_models.refusals import Arriving, Refusal, fold_or_refuse, keys_to_lock
 from runtime.read_models.tables import Table
 
 _MOVE = """
-update read.checkpoints set position = %(position)s, event_id = %(event_id)s
-where build = %(build)s and context = %(context)s and lane = %(lane)s
-  and incarnation = %(incarnation)s and position = %(expected)s
-returning parked, skipped_upto
+update read.checkpoints c set position = held.reached, event_id = held.event_id
+from (
+    select c.context, c.lane, wanted.reached, wanted.event_id
+    from read.checkpoints c
+    join unnest(%(contexts)s::text[], %(lanes)s::smallint[], %(incarnations)s::uuid[], %(expected)s::bigint[],
+        %(reached)s::bigint[], %(event_ids)s::uuid[])
+        as wanted (context, lane, incarnation, expected, reached, event_id) using (context, lane)
+    where c.build = %(build)s and c.incarnation = wanted.incarnation and c.position = wanted.expected
+    order by c.context, c.lane for update of c
+) held
+where c.build = %(build)s and c.context = held.context and c.lane = held.lane
+returning c.context, c.lane, c.parked, c.skipped_upto
 """
 
 _BY_KEY: Final[LiteralString] = "select {key}, parts from {table} where {key} = any(%s)"
@@ -50,9 +59,18 @@ class Step:
     before: Mark
     events: Sequence[Arriving]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if they do not follow on `before`: they would be folded twice."""
+        if self.events[0].position <= self.before.position:
+            raise ValueError(f"{self.events[0].position} does not follow on {self.before.position}")
+
     @property
     def after(self) -> Mark:
         return Mark(self.events[-1].position, self.events[-1].event_id)
+
+    @property
+    def place(self) -> Lane:
+        return self.context, self.lane
 
 
 MAX_OVERTAKEN: Final = 50
@@ -63,18 +81,18 @@ class Overtaken(RuntimeError):
     """Other lanes went on inserting rows that were missing."""
 
 
-async def apply(connection: Connection, table: Table, step: Step) -> bool:
-    """Folds the step's events into their rows; False if the checkpoint was not where the step begins.
+async def apply(connection: Connection, table: Table, steps: Sequence[Step]) -> Sequence[Step]:
+    """Folds the events of steps of different lanes into their rows, in one transaction.
 
-    An event that leaves every part as it was writes no row, so the row's revision says that the row changed.
-    One that the fold refuses parks its stream. Raises Overtaken, TooManyParked.
+    Returns the steps that were taken: those that begin where the lane's checkpoint is. An event that leaves
+    every part as it was writes no row, so the row's revision says that the row changed. One that the fold
+    refuses parks its stream. Raises Overtaken, TooManyParked.
     """
-    refusals = await at_last(lambda write: _apply(connection, table, step, write))
-    if refusals is None:
-        return False
-    await reached("after_commit")
-    tell(table, refusals)
-    return True
+    taken, refusals = await at_last(lambda write: _apply(connection, table, steps, write))
+    if taken:
+        await reached("after_commit")
+        tell(table, refusals)
+    return taken
 
 
 async def at_last(work: Callable[[Write], Awaitable[T]]) -> T:
@@ -95,40 +113,59 @@ async def at_last(work: Callable[[Write], Awaitable[T]]) -> T:
     raise Overtaken(f"{MAX_OVERTAKEN} times")
 
 
-async def _apply(connection: Connection, table: Table, step: Step, write: Write) -> Sequence[Refusal] | None:
-    """What was refused, and is parked; None if the checkpoint was not where the step begins."""
+async def _apply(
+    connection: Connection, table: Table, steps: Sequence[Step], write: Write
+) -> tuple[Sequence[Step], Sequence[Refusal]]:
+    """The steps that were taken, and what was refused of them and is parked."""
     async with connection.transaction():
-        moved = await connection.execute(
-            _MOVE,
-            {
-                "build": table.build,
-                "context": step.context,
-                "lane": step.lane,
-                "incarnation": step.incarnation,
-                "expected": step.before.position,
-                "position": step.after.position,
-                "event_id": step.after.event_id,
-            },
-        )
-        checkpoint = await moved.fetchone()
-        if checkpoint is None:
-            return None
-        parked, skipped_upto = checkpoint
-        events = step.events
-        if parked or skipped_upto > step.before.position:
+        checkpoints = await _move(connection, table, steps)
+        taken = [step for step in steps if step.place in checkpoints]
+        if not taken:
+            return [], []
+        events = [event for step in taken for event in step.events]
+        if any(_omits(step, *checkpoints[step.place]) for step in taken):
             omitted = await omitted_of(connection, table)
             events = list(omitted.out_of(events))
         refusals = await write(connection, table, events)
         if refusals:
-            await park(connection, table, step.context, step.lane, refusals)
+            for step in taken:
+                own = {event.stream for event in step.events}
+                if of_step := [refusal for refusal in refusals if refusal.event.stream in own]:
+                    await park(connection, table, step.context, step.lane, of_step)
         await reached("after_rows_before_commit")
-    return refusals
+    return taken, refusals
+
+
+async def _move(
+    connection: Connection, table: Table, steps: Sequence[Step]
+) -> Mapping[Lane, tuple[int, int]]:
+    """Of lanes whose checkpoints moved: how many streams are parked, and up to where events are skipped."""
+    moved = await connection.execute(
+        _MOVE,
+        {
+            "build": table.build,
+            "contexts": [step.context for step in steps],
+            "lanes": [step.lane for step in steps],
+            "incarnations": [step.incarnation for step in steps],
+            "expected": [step.before.position for step in steps],
+            "reached": [step.after.position for step in steps],
+            "event_ids": [step.after.event_id for step in steps],
+        },
+    )
+    return {
+        (context, lane): (parked, skipped_upto)
+        for context, lane, parked, skipped_upto in await moved.fetchall()
+    }
+
+
+def _omits(step: Step, parked: int, skipped_upto: int) -> bool:
+    return parked > 0 or skipped_upto > step.before.position
 
 
 async def write_at_once(
     connection: Connection, table: Table, events: Sequence[Arriving]
 ) -> Sequence[Refusal]:
-    """Folds events of one lane, whose checkpoint is held, into their rows; says what was refused.
+    """Folds events of lanes whose checkpoints are held into their rows; says what was refused.
 
     Raises Overtaken, and REFUSED_VALUES.
     """

@@ -9,6 +9,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
+from statistics import fmean
 from typing import Final, LiteralString
 
 import psycopg
@@ -33,8 +35,10 @@ NEAR_POSITIONS: Final = 5_000
 """How far from the end of the log a build is left to those who feed it."""
 MAX_ROUNDS: Final = 100
 """How often the log is looked at anew, whether it has grown too far meanwhile."""
-WRITE_ROWS: Final = 20_000
+WRITE_ROWS: Final = 5_000
 """In one transaction."""
+WEIGHED_ROWS: Final = 50
+"""Of a page, to know how large rows are."""
 _PATIENCE: Final[LiteralString] = "2h"
 
 
@@ -49,8 +53,8 @@ async def fill(
 
     Where something in the log is refused, the build is left empty: fed step by step, it parks that.
 
-    `memory_bytes`: how much of events may be folded into rows that are in memory; as Python has them, they
-    take about five times as much. Raises BuildGone.
+    `memory_bytes`: of the rows that are in memory, as they are stored; as Python has them, they take about
+    five times as much. Raises BuildGone.
     """
     try:
         await _fill(connection, reader, table, progress, memory_bytes)
@@ -70,8 +74,8 @@ async def _fill(
     after = 0
     for _ in range(MAX_ROUNDS):
         upto = await _end(reader, contexts)
-        async for events, size in _pages(reader, types, after, upto):
-            await folded.add(list(skips.out_of(events)), size)
+        async for events in _pages(reader, types, after, upto):
+            await folded.add(list(skips.out_of(events)))
             progress(len(events))
         near, after = upto - after <= NEAR_POSITIONS, upto
         if near:
@@ -92,10 +96,10 @@ async def _end(reader: LogReader, contexts: Sequence[str]) -> int:
 
 async def _pages(
     reader: LogReader, types: Sequence[str], after: int, upto: int
-) -> AsyncIterator[tuple[Sequence[Recorded], int]]:
-    """Events and the bytes they have; PostgreSQL looks for the next ones while these are folded."""
+) -> AsyncIterator[Sequence[Recorded]]:
+    """Events; PostgreSQL looks for the next ones while these are folded."""
 
-    def read(first: int) -> asyncio.Task[tuple[Sequence[Recorded], int]]:
+    def read(first: int) -> asyncio.Task[Sequence[Recorded]]:
         return asyncio.create_task(
             reader.read_types(types, after=first, upto=min(first + PAGE_POSITIONS, upto))
         )
@@ -123,17 +127,23 @@ class _Folded:
         self._rows: dict[str, Parts] = {}
         self._changed: set[str] = set()
         self._stored: set[str] = set()
-        self._size = 0
+        self._row_bytes = 0.0
         self._written = False
 
-    async def add(self, events: Sequence[Recorded], size: int) -> None:
+    async def add(self, events: Sequence[Recorded]) -> None:
         if self._written:
             await self._fetch(events)
         with _refusals():
-            self._changed |= fold(self._table.model, self._rows, events)
-        self._size += size
-        if self._size > self._memory_bytes:
+            changed = fold(self._table.model, self._rows, events)
+            self._changed |= changed
+            self._weigh(changed)
+        if len(self._rows) * self._row_bytes > self._memory_bytes:
             await self.write()
+
+    def _weigh(self, changed: set[str]) -> None:
+        """How large a row is by now, of some that this page has changed: those that grow are among them."""
+        if some := [len(self._table.encode(self._rows[key])) for key in islice(changed, WEIGHED_ROWS)]:
+            self._row_bytes = fmean(some)
 
     async def _fetch(self, events: Sequence[Recorded]) -> None:
         """What was written before of the rows that these events feed."""
@@ -157,7 +167,7 @@ class _Folded:
                         await put(self._connection, self._table, values)
         for held in (self._rows, self._changed, self._stored):
             held.clear()
-        self._size, self._written = 0, True
+        self._written = True
 
 
 async def _copy(connection: Connection, table: Table, rows: Rows) -> None:

@@ -67,7 +67,7 @@ class Feeder:
                 break
             events = [self.reader.decode_or_not(event) for event in stored]
             step = Step(*lane, self.incarnation, mark, events)
-            if await apply(self.connection, table, step):
+            if await apply(self.connection, table, [step]):
                 self.progress(len(events))
                 mark = step.after
             else:

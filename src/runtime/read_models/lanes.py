@@ -1,8 +1,10 @@
-"""One lane of one build: applies what Kafka delivers while the chain holds, and reads the log where not."""
+"""The lanes of a build: they apply what Kafka delivers while the chain holds, and read the log where not."""
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,11 +49,11 @@ class FoldedLane:
     """One task at a time works on it; workers in other processes are told apart by the compare-and-set."""
 
     def __init__(self, sources: Sources, table: Table, lane: Lane, mark: Mark) -> None:
+        self.sources = sources
         self.table = table
         self.lane = lane
         self.mark = mark
-        self._sources = sources
-        self._busy = asyncio.Lock()
+        self.busy = asyncio.Lock()
 
     def is_behind(self, heads: Mapping[Lane, Mark]) -> bool:
         head = heads.get(self.lane)
@@ -64,65 +66,101 @@ class FoldedLane:
 
     async def catch_up(self, position: int) -> None:
         """From the log, up to a position, but no further than one turn's steps."""
-        async with self._busy:
+        async with self.busy:
             await self._read_up_to(position)
 
-    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """In the order they arrived, which need not be the log's; what breaks the chain is read there."""
-        model = self.table.model.name
-        async with self._busy:
-            run: list[Arriving] = []
-            for delivery in deliveries:
-                reached = run[-1].position if run else self.mark.position
-                if delivery.incarnation != self._sources.incarnation:
-                    FOREIGN.labels(model).inc()
-                elif delivery.position <= reached:
-                    DUPLICATES.labels(model).inc()
-                elif delivery.previous != reached or (recorded := delivery.recorded) is None:
-                    await self._apply(run)
-                    run = []
-                    await self._fill_gap(delivery.position)
-                else:
-                    run.append(recorded)
-                    if len(run) == STEP_EVENTS:
-                        await self._apply(run)
-                        run = []
-            await self._apply(run)
+    def next_step(self, arriving: deque[Delivery], limit: int) -> Step | None:
+        """Takes what follows on, and what is to be dropped, up to what breaks the chain."""
+        model, reached = self.table.model.name, self.mark.position
+        run: list[Arriving] = []
+        while arriving and len(run) < limit:
+            delivery = arriving[0]
+            if delivery.incarnation != self.sources.incarnation:
+                FOREIGN.labels(model).inc()
+            elif delivery.position <= reached:
+                DUPLICATES.labels(model).inc()
+            elif delivery.previous != reached or (recorded := delivery.recorded) is None:
+                break
+            else:
+                run.append(recorded)
+                reached = delivery.position
+            arriving.popleft()
+        return self._step(self.mark, run) if run else None
 
-    async def _fill_gap(self, position: int) -> None:
+    async def fill_gap(self, position: int) -> None:
         if position > self.mark.position:
             GAPS.labels(self.table.model.name).inc()
             await self._read_up_to(position)
 
     async def _read_up_to(self, position: int) -> None:
-        context, lane = self.lane
         for _ in range(CATCH_UP_STEPS):
             if self.mark.position >= position:
                 return
-            stored = await self._sources.reader.read_lane(
-                context, lane, after=self.mark.position, upto=position, limit=STEP_EVENTS
+            before = self.mark  # others move it meanwhile: what is read here follows on this one
+            stored = await self.sources.reader.read_lane(
+                *self.lane, after=before.position, upto=position, limit=STEP_EVENTS
             )
             if not stored:
                 return
             FROM_LOG.labels(self.table.model.name).inc(len(stored))
-            await self._apply([LogReader.decode_or_not(event) for event in stored])
+            events = [LogReader.decode_or_not(event) for event in stored]
+            await _take({self: self._step(before, events)})
 
-    async def _apply(self, events: Sequence[Arriving]) -> None:
-        """If another worker was first, what is left to do is left to the next delivery or look at the log."""
-        if not events:
-            return
-        context, lane = self.lane
-        step = Step(context, lane, self._sources.incarnation, self.mark, events)
-        async with self._sources.pool.connection() as connection:
-            if await apply(connection, self.table, step):
-                self._sources.applied.set()
-                self.observe(step.after)
-                APPLIED.labels(self.table.model.name).inc(len(events))
-                return
-            LOST.labels(self.table.model.name).inc()
-            stored = (await marks_of(connection, self.table.build)).get(self.lane)
-        if stored is None or stored.position <= step.before.position:
-            raise BuildGone(
-                f"{self.table.build}: {context}, lane {lane} stands at {stored}, not {step.before}"
-            )
-        self.observe(stored)
+    def _step(self, before: Mark, events: Sequence[Arriving]) -> Step:
+        return Step(*self.lane, self.sources.incarnation, before, events)
+
+
+async def deliver(arrived: Mapping[FoldedLane, Sequence[Delivery]]) -> None:
+    """To lanes of one build; in the order they arrived in each, which need not be the log's.
+
+    What follows on, in whichever lanes, is applied together: where little arrives in each, a transaction a
+    lane would cost many times the folding.
+    """
+    async with AsyncExitStack() as held:
+        for lane in sorted(arrived, key=lambda lane: lane.lane):
+            await held.enter_async_context(lane.busy)
+        left = {lane: deque(deliveries) for lane, deliveries in arrived.items()}
+        while left:
+            if steps := _next_steps(left):
+                await _take(steps)
+            else:
+                for lane, deliveries in left.items():
+                    if deliveries:
+                        await lane.fill_gap(deliveries.popleft().position)
+            left = {lane: deliveries for lane, deliveries in left.items() if deliveries}
+
+
+def _next_steps(left: Mapping[FoldedLane, deque[Delivery]]) -> Mapping[FoldedLane, Step]:
+    """Of one transaction."""
+    steps: dict[FoldedLane, Step] = {}
+    room = STEP_EVENTS
+    for lane, deliveries in left.items():
+        if room and (step := lane.next_step(deliveries, room)):
+            steps[lane] = step
+            room -= len(step.events)
+    return steps
+
+
+async def _take(steps: Mapping[FoldedLane, Step]) -> None:
+    """Of lanes of one build, which need no longer be known to stand where these steps begin.
+
+    If another worker was first, what is left to do is left to the next delivery or look at the log.
+    """
+    one = next(iter(steps))
+    table, sources = one.table, one.sources
+    async with sources.pool.connection() as connection:
+        taken = await apply(connection, table, list(steps.values()))
+        lost = {lane: step for lane, step in steps.items() if step not in taken}
+        stored = await marks_of(connection, table.build) if lost else {}
+    if taken:
+        sources.applied.set()
+        APPLIED.labels(table.model.name).inc(sum(len(step.events) for step in taken))
+    for lane, step in steps.items():
+        if lane not in lost:
+            lane.observe(step.after)
+    for lane, step in lost.items():
+        LOST.labels(table.model.name).inc()
+        mark = stored.get(lane.lane)
+        if mark is None or mark.position <= step.before.position:
+            raise BuildGone(f"{table.build}: {lane.lane} stands at {mark}, not {step.before}")
+        lane.observe(mark)

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 ROLE: Final = "tallybook_projector"
 MEMORY_BYTES: Final = 64 * 2**20
-"""Of events whose rows are in memory; these take about five times as much."""
+"""Of rows that are in memory, as they are stored."""
 MAX_MOMENTS: Final = 200
 """How often two builds may move apart before they are seen side by side."""
 DROP_TRIES: Final = 20

@@ -3,7 +3,7 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,8 +17,8 @@ from runtime.read_models.tables import Table
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
-_COMPARES = r" and position = %\(expected\)s"
-_SETS = r"set position = %\(position\)s, event_id = %\(event_id\)s"
+_COMPARES = r" and c\.position = wanted\.expected"
+_SETS = r"set position = held\.reached, event_id = held\.event_id"
 _CHECKS_CHAIN = r"delivery\.previous != reached or "
 
 
@@ -47,25 +47,15 @@ def _in_two(patch: pytest.MonkeyPatch, *, rows_first: bool) -> None:
     honest, moves = applying.apply, applying._MOVE
     stays = changed(moves, _SETS, "set position = position")
 
-    async def move(connection: Connection, table: Table, step: Step) -> bool:
-        moved = await connection.execute(
-            moves,
-            {
-                "build": table.build,
-                "context": step.context,
-                "lane": step.lane,
-                "incarnation": step.incarnation,
-                "expected": step.before.position,
-                "position": step.after.position,
-                "event_id": step.after.event_id,
-            },
-        )
-        return moved.rowcount == 1
+    async def move(connection: Connection, table: Table, steps: Sequence[Step]) -> Sequence[Step]:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(applying, "_MOVE", moves)
+            places = await applying._move(connection, table, steps)
+        return [step for step in steps if step.place in places]
 
-    async def in_two(connection: Connection, table: Table, step: Step) -> bool:
-        if rows_first:
-            return await honest(connection, table, step) and await move(connection, table, step)
-        return await move(connection, table, step) and await honest(connection, table, step)
+    async def in_two(connection: Connection, table: Table, steps: Sequence[Step]) -> Sequence[Step]:
+        first, then = (honest, move) if rows_first else (move, honest)
+        return await then(connection, table, await first(connection, table, steps))
 
     patch.setattr(applying, "_MOVE", stays if rows_first else changed(stays, _COMPARES, ""))
     patch.setattr(applying, "apply", in_two)
@@ -84,7 +74,7 @@ def no_placeholder_rows(patch: pytest.MonkeyPatch) -> None:
 
 def no_chain_check(patch: pytest.MonkeyPatch) -> None:
     """A lane takes whatever comes for the next event."""
-    text = changed(textwrap.dedent(inspect.getsource(lanes.FoldedLane.deliver)), _CHECKS_CHAIN, "")
+    text = changed(textwrap.dedent(inspect.getsource(lanes.FoldedLane.next_step)), _CHECKS_CHAIN, "")
     made: dict[str, Any] = {}
     exec(text, vars(lanes), made)  # noqa: S102 - our own source, with a bug in it
-    patch.setattr(lanes.FoldedLane, "deliver", made["deliver"])
+    patch.setattr(lanes.FoldedLane, "next_step", made["next_step"])

@@ -42,7 +42,7 @@ async def step(side: ReadSide, events: tuple[Recorded, ...], before: Mark = buil
 
 async def applied(side: ReadSide, wanted: Step, table: Table = TABLE) -> bool:
     async with side.pool.connection() as connection:
-        return await apply(connection, table, wanted)
+        return bool(await apply(connection, table, [wanted]))
 
 
 async def stored(side: ReadSide) -> list[tuple[str, int, int]]:
@@ -66,6 +66,12 @@ async def test_a_step_that_does_not_begin_at_the_checkpoint_changes_nothing(side
     assert await applied(side, await step(side, first))
     assert not await applied(side, await step(side, first))
     assert await stored(side) == [("SKU0@MAIN", 5, 1)]
+
+
+async def test_a_step_of_events_that_were_applied_is_none(side: ReadSide) -> None:
+    [event] = await side.writer.append((stock_of(0), received(0, 5)))
+    with pytest.raises(ValueError, match="does not follow"):
+        await step(side, (event,), before=Mark(event.position, event.event_id))
 
 
 async def test_a_crash_before_the_commit_leaves_neither_row_nor_checkpoint(
@@ -104,6 +110,41 @@ async def test_a_worker_that_dies_at_any_point_is_followed_by_one_that_applies_t
 
     assert await stored(side) == [("SKU0@MAIN", 5, 1)]
     assert await mark(side, (events[0].context, events[0].lane)) == Mark(1, events[0].event_id)
+
+
+async def test_of_steps_of_several_lanes_those_are_taken_that_begin_at_their_checkpoints(
+    side: ReadSide,
+) -> None:
+    await side.write(list(history(seed=21, appends=60)))
+    lanes = await by_lane(side, STOCK_AVAILABILITY)
+    steps = [await step(side, tuple(events)) for events in lanes.values()]
+    late, others = steps[0], steps[1:]
+    assert len(others) > 1
+    async with side.pool.connection() as connection:
+        first = Step(late.context, late.lane, late.incarnation, late.before, late.events[:1])
+        assert await apply(connection, TABLE, [first]) == [first]
+        assert await apply(connection, TABLE, steps) == others
+        assert await apply(connection, TABLE, steps) == []
+        rest = Step(late.context, late.lane, late.incarnation, first.after, late.events[1:])
+        assert await apply(connection, TABLE, [rest]) == [rest]
+        assert await differing_rows(side.reader, connection, STOCK_AVAILABILITY) == []
+    for one in steps:
+        assert await mark(side, one.place) == one.after
+
+
+async def test_workers_with_the_same_lanes_in_any_order_never_wait_in_a_circle(side: ReadSide) -> None:
+    await side.write(list(history(seed=22, appends=60)))
+    lanes = await by_lane(side, STOCK_AVAILABILITY)
+    steps = [await step(side, tuple(events)) for events in lanes.values()]
+    chance = random.Random(22)  # noqa: S311 - not a secret
+
+    async def work() -> int:
+        async with connect(side.read_url, ROLE) as connection:
+            return len(await apply(connection, TABLE, chance.sample(steps, len(steps))))
+
+    assert sum(await asyncio.gather(*(work() for _ in range(8)))) == len(steps)
+    async with side.pool.connection() as connection:
+        assert await differing_rows(side.reader, connection, STOCK_AVAILABILITY) == []
 
 
 async def test_an_event_that_feeds_no_row_moves_the_checkpoint_all_the_same(side: ReadSide) -> None:
@@ -210,7 +251,7 @@ async def test_lanes_that_make_the_same_rows_at_once_never_wait_in_a_circle(
         async with connect(side.read_url, ROLE) as connection:
             for first in range(0, len(events), length):
                 one = await step(side, tuple(events[first : first + length]), before)
-                assert await apply(connection, table, one)
+                assert await apply(connection, table, [one])
                 before = one.after
 
     lanes = await by_lane(side, PRODUCT_DETAIL)

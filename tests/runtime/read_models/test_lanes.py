@@ -13,11 +13,16 @@ from read_side import ReadSide
 from domain.envelope import Mark
 from projections.order_detail import ORDER_DETAIL
 from projections.stock_availability import STOCK_AVAILABILITY
+from runtime.log.reading import StoredEvent
 from runtime.messages import Delivery, delivery_of, message_of
+from runtime.postgres import Connection
 from runtime.read_models import builds
+from runtime.read_models import lanes as folded_lanes
+from runtime.read_models.apply import Step, apply
 from runtime.read_models.builds import BuildGone
 from runtime.read_models.folding import Model, contexts_of
 from runtime.read_models.lanes import FoldedLane, Sources
+from runtime.read_models.lanes import deliver as deliver_to
 from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
@@ -46,10 +51,12 @@ async def deliveries(side: ReadSide, model: Model) -> list[Delivery]:
 
 
 async def deliver(lanes: dict[builds.Lane, FoldedLane], arriving: Sequence[Delivery]) -> None:
-    for key, lane in lanes.items():
-        await lane.deliver(
-            [one for one in arriving if one.event and (one.event.context, one.event.lane) == key]
-        )
+    await deliver_to(
+        {
+            lane: [one for one in arriving if one.event and (one.event.context, one.event.lane) == key]
+            for key, lane in lanes.items()
+        }
+    )
 
 
 async def differing(side: ReadSide, model: Model) -> list[str]:
@@ -68,6 +75,32 @@ async def test_deliveries_in_order_are_applied_without_asking_the_log(side: Read
     await deliver(await lanes_of(side, STOCK_AVAILABILITY), await deliveries(side, STOCK_AVAILABILITY))
 
     assert figure("log_events") == from_log
+    assert await differing(side, STOCK_AVAILABILITY) == []
+
+
+async def test_what_arrives_in_several_lanes_is_applied_together_and_in_bounded_steps(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await side.write(list(history(seed=11, appends=40)))
+    arriving = await deliveries(side, STOCK_AVAILABILITY)
+    took: list[list[int]] = []
+    honest = apply
+
+    async def counted(connection: Connection, table: Table, steps: Sequence[Step]) -> Sequence[Step]:
+        took.append([len(step.events) for step in steps])
+        return await honest(connection, table, steps)
+
+    monkeypatch.setattr(folded_lanes, "apply", counted)
+    for limit in (10, len(arriving)):
+        monkeypatch.setattr(folded_lanes, "STEP_EVENTS", limit)
+        took.clear()
+        lanes = await lanes_of(side, STOCK_AVAILABILITY)
+        for lane in lanes.values():
+            lane.mark = builds.NOWHERE
+        await deliver(lanes, arriving)
+        assert all(sum(events) <= limit for events in took)
+        assert max(map(len, took)) > 1
+    assert len(took) == 1
     assert await differing(side, STOCK_AVAILABILITY) == []
 
 
@@ -102,14 +135,16 @@ async def test_lost_and_reordered_deliveries_are_made_good_from_the_log(side: Re
 async def test_an_event_that_did_not_fit_a_message_is_read_from_the_log(side: ReadSide) -> None:
     await side.write(list(history(seed=14, appends=10)))
     lanes, arriving = await lanes_of(side, STOCK_AVAILABILITY), await deliveries(side, STOCK_AVAILABILITY)
-    for key, lane in lanes.items():
-        await lane.deliver(
-            [
+    await deliver_to(
+        {
+            lane: [
                 replace(one, event=None)
                 for one in arriving
                 if one.event and (one.event.context, one.event.lane) == key
             ]
-        )
+            for key, lane in lanes.items()
+        }
+    )
 
     assert await differing(side, STOCK_AVAILABILITY) == []
 
@@ -121,11 +156,13 @@ async def test_what_another_incarnation_wrote_is_dropped_and_moves_nothing(side:
     lane = (await lanes_of(side, STOCK_AVAILABILITY))[ours.event.context, ours.event.lane]
     before = figure("foreign")
 
-    await lane.deliver([replace(ours, incarnation=FOREIGN), replace(ours, incarnation=FOREIGN, position=99)])
+    await deliver_to(
+        {lane: [replace(ours, incarnation=FOREIGN), replace(ours, incarnation=FOREIGN, position=99)]}
+    )
 
     assert figure("foreign") == before + 2
     assert lane.mark == builds.NOWHERE
-    await lane.deliver([ours])
+    await deliver_to({lane: [ours]})
     assert lane.mark == Mark(ours.position, ours.event.event_id)
 
 
@@ -135,7 +172,7 @@ async def test_a_message_beyond_the_logs_end_moves_nothing_beyond_it(side: ReadS
     assert ours.event
     lane = (await lanes_of(side, STOCK_AVAILABILITY))[ours.event.context, ours.event.lane]
 
-    await lane.deliver([replace(ours, position=1_000, previous=999)])
+    await deliver_to({lane: [replace(ours, position=1_000, previous=999)]})
 
     assert lane.mark == Mark(ours.position, ours.event.event_id)
     assert await differing(side, STOCK_AVAILABILITY) == []
@@ -155,6 +192,37 @@ async def test_of_two_workers_on_one_lane_one_wins_and_the_other_takes_notice(si
     assert await differing(side, STOCK_AVAILABILITY) == []
 
 
+async def test_a_lane_that_is_overtaken_while_it_reads_the_log_folds_nothing_twice(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog tells a lane where another worker stands at any moment, also while the log is read."""
+    await side.write(list(history(seed=16, appends=30)))
+    heads = await side.reader.heads()
+    mine, others = await lanes_of(side, STOCK_AVAILABILITY), await lanes_of(side, STOCK_AVAILABILITY)
+    read_lane, overtaken = side.reader.read_lane, set[builds.Lane]()
+
+    async def read_and_be_overtaken(
+        context: str, lane: int, *, after: int, upto: int, limit: int
+    ) -> list[StoredEvent]:
+        found = await read_lane(context, lane, after=after, upto=upto, limit=limit)
+        if found and (context, lane) not in overtaken:
+            overtaken.add((context, lane))
+            other = others[context, lane]
+            await other.catch_up(found[0].position)
+            mine[context, lane].observe(other.mark)
+        return found
+
+    monkeypatch.setattr(side.reader, "read_lane", read_and_be_overtaken)
+    lost = figure("lost_steps")
+    for key, lane in mine.items():
+        if key in heads:
+            await lane.catch_up(heads[key].position)
+
+    assert overtaken
+    assert await differing(side, STOCK_AVAILABILITY) == []
+    assert figure("lost_steps") == lost + len(overtaken)
+
+
 async def test_a_lane_whose_build_was_removed_says_so(side: ReadSide) -> None:
     await side.writer.append((stock_of(0), received(0, 5)))
     [ours] = await deliveries(side, STOCK_AVAILABILITY)
@@ -164,4 +232,4 @@ async def test_a_lane_whose_build_was_removed_says_so(side: ReadSide) -> None:
         await connection.execute("delete from read.builds")
 
     with pytest.raises(BuildGone):
-        await lane.deliver([ours])
+        await deliver_to({lane: [ours]})
