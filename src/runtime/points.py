@@ -9,15 +9,21 @@ import os
 import signal
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 LONGEST_PAUSE_S: Final = 60.0
 POLL_S: Final = 0.01
 
-_pause_at, _, _gate = os.environ.get("TALLYBOOK_PAUSE_AT", "").partition("=")
-_crash_at, _, _times = os.environ.get("TALLYBOOK_CRASH_AT", "").partition(":")
 _seen: Counter[str] = Counter()
+
+
+@cache
+def _told(variable: str, separator: str) -> tuple[str, str]:
+    """Not before a point is reached: a process may learn its environment after it has loaded this."""
+    point, _, more = os.environ.get(variable, "").partition(separator)
+    return point, more
 
 
 def _wait_for(gate: Path) -> None:
@@ -27,11 +33,13 @@ def _wait_for(gate: Path) -> None:
 
 
 async def reached(point: str) -> None:
-    if point == _crash_at:
+    crash_at, times = _told("TALLYBOOK_CRASH_AT", ":")
+    if point == crash_at:
         _seen[point] += 1
-        if _seen[point] == int(_times or 1):
+        if _seen[point] == int(times or 1):
             os.kill(os.getpid(), signal.SIGKILL)
-    if point == _pause_at:
-        gate = Path(_gate)
+    pause_at, path = _told("TALLYBOOK_PAUSE_AT", "=")
+    if point == pause_at:
+        gate = Path(path)
         gate.with_name(f"{gate.name}.reached").touch()
         await asyncio.to_thread(_wait_for, gate)

@@ -36,7 +36,7 @@ IN_FLIGHT: Final = 32
 """How many commands of one policy are under way at once."""
 TICK_SECONDS: Final = 0.1
 FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 0.25
 """However long a database was away, it is in use within two seconds; a try costs a connection."""
 TRANSIENT: Final = (Contended, LogFull, LogUnavailable, OutcomeUnknown, OperationalError)
 

@@ -16,13 +16,13 @@ Connection = AsyncConnection[TupleRow]
 
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 5.0
-ASK_S: Final = 1.0
-"""A pool that has given up replacing a connection tries again only for who asks: so who waits asks again."""
-RECONNECT_S: Final = 2.0
+RECONNECT_S: Final = 0.2
 """How long a pool tries to replace a connection before it leaves that to the next who asks.
 
-The pauses between its tries double, so after an outage of minutes it would come minutes late.
+It tries at once and at the end of this; the pauses between further tries would double from a second on.
 """
+ASK_S: Final = 0.001
+"""How long a pool asks itself for a connection: that it asks is enough."""
 SILENCE_MS: Final = 30_000
 """How long a peer may leave what we sent unacknowledged; keep-alives watch only a connection that rests."""
 # Whatever the database's default is: a statement that waited for the log's lock must see what was committed.
@@ -64,7 +64,8 @@ class Pool(AsyncConnectionPool[Connection]):
     """A pool that loses no cancellation, and serves who waits as soon as the server is back.
 
     On Python 3.11 asyncio.wait_for, and so psycopg's pool, swallows a cancellation that comes in the moment
-    in which a connection becomes free; a loop that was told to stop would go on for ever.
+    in which a connection becomes free; a loop that was told to stop would go on for ever. And it pauses for
+    seconds after the second connection that it finds broken, as all are when a server has started again.
     """
 
     def __init__(self, url: str, **settings: Any) -> None:  # noqa: ANN401 - psycopg's
@@ -76,22 +77,26 @@ class Pool(AsyncConnectionPool[Connection]):
         before = task.cancelling() if task else 0
         deadline = loop.time() + (self.timeout if timeout is None else timeout)
         while True:
-            left = deadline - loop.time()
-            connection = None
+            connection = await super().getconn(deadline - loop.time())
+            works = False
             try:
-                connection = await super().getconn(min(left, ASK_S))
-            except PoolTimeout:
-                if left <= ASK_S:
-                    raise
-            if task and task.cancelling() > before:
-                if connection is not None:
-                    await self.putconn(connection)
-                raise asyncio.CancelledError
-            if connection is not None:
+                if task and task.cancelling() > before:
+                    raise asyncio.CancelledError
+                works = await _works(connection)
+            finally:
+                if not works:
+                    await self.putconn(connection)  # which replaces it
+            if works:
                 return connection
 
+    async def reconnect_failed(self) -> None:
+        """Asks, if anybody waits: the pool has given up, and tries again only for who asks anew."""
+        if self.get_stats().get("requests_waiting"):
+            with suppress(PoolTimeout):
+                await self.putconn(await super().getconn(ASK_S))
 
-async def _check(connection: Connection) -> None:
+
+async def _works(connection: Connection) -> bool:
     """Without a round trip where nothing has happened: a server that is gone has closed the connection.
 
     That shows as something to read, as does whatever else it may have said meanwhile.
@@ -99,7 +104,11 @@ async def _check(connection: Connection) -> None:
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
-        await AsyncConnectionPool.check_connection(connection)
+        try:
+            await AsyncConnectionPool.check_connection(connection)
+        except OperationalError:
+            return False
+    return True
 
 
 async def fetch(
@@ -161,7 +170,6 @@ async def open_pool(
         timeout=POOL_WAIT_S,
         reconnect_timeout=RECONNECT_S,
         configure=configure,
-        check=_check,
         open=False,
     )
     async with pool:

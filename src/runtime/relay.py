@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 NAME: Final = "kafka"
 ROLE: Final = "tallybook_relay"
 BATCH_EVENTS: Final = 2_000
-RECONNECT_S: Final = 0.5
+RECONNECT_S: Final = 0.25
 """Until a relay that has lost the lead, or the log, tries again."""
 CHECK_S: Final = 0.5
 """Between looks whether the topics still are as they should be, idle or busy."""

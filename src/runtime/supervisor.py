@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from runtime.embedded.child import Child, ChildSpec, bound_log, end_process, require_free
 from runtime.home import Home, HomeUnusable, reading, write_private
 from runtime.process import CannotStart
+from runtime.spare import Spare
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ INSPECT_SECONDS: Final = 5.0  # between looks at memory and log
 FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 10.0
 HEALTHY_SECONDS: Final = 5.0  # who has lived so long could start: its death is the first one again
+SPARE_SECONDS: Final = 3.0  # without a spare: what was lost has the machine first
 CLOCK_SECONDS: Final = 2.0  # start times are derived from a boot time that clock corrections move
 
 
@@ -98,6 +100,7 @@ class Supervisor:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._stages: list[list[Child]] = []
+        self._spare: Spare | None = None
 
     async def end_leftovers(self) -> None:
         for record in reversed(records_of(self._home)):
@@ -116,13 +119,20 @@ class Supervisor:
         await asyncio.gather(*(child.wait_ready(READY_SECONDS) for child in stage))
 
     async def watch(self) -> None:
-        """Until cancelled: restart what dies, later and later while it keeps dying."""
+        """Until cancelled: restart what dies, later and later while it keeps dying.
+
+        A spare stands by for what is ours; without one it starts as it did at first.
+        """
         async with asyncio.TaskGroup() as watchers:
             for child in self._children():
                 watchers.create_task(self._keep(child), name=child.spec.name)
+            watchers.create_task(self._keep_spare(), name="spare")
 
     async def stop(self) -> None:
         """The last started first; what was started together is ended together."""
+        if self._spare:
+            self._spare.end()
+            self._spare = None
         for stage in reversed(self._stages):
             await asyncio.gather(*(child.stop() for child in stage))
         self._stages.clear()
@@ -155,8 +165,18 @@ class Supervisor:
                     await child.stop()
             await asyncio.sleep(WATCH_SECONDS)
 
+    async def _keep_spare(self) -> None:
+        while True:
+            await asyncio.sleep(SPARE_SECONDS)
+            if self._spare is None or not self._spare.lives:
+                self._spare = Spare()
+
     async def _begin(self, child: Child) -> None:
-        await child.start()
+        if self._spare and (process := self._spare.become(child.spec)):
+            self._spare = None
+            child.adopt(process)
+        else:
+            await child.start()
         self._record()
 
     def _children(self) -> list[Child]:

@@ -22,6 +22,7 @@ from runtime.home import Home, write_private
 from runtime.process import SUPERVISOR_VARIABLE, CannotStart
 from runtime.secrets import Secrets, secrets_of
 from runtime.settings import Settings, UpSettings, environment_of, url_of, variable_of
+from runtime.spare import OURS
 from runtime.supervisor import Stage, locked, supervise
 
 logger = logging.getLogger(__name__)
@@ -211,8 +212,7 @@ def process_specs(home: Home, settings: Settings, ports: Ports) -> Sequence[Chil
         specs.append(
             ChildSpec(
                 name=name,
-                # -P: what lies in the working directory is not imported
-                command=(sys.executable, "-P", "-m", "runtime.cli", name.partition(" ")[0]),
+                command=(*OURS, name.partition(" ")[0]),
                 environment={
                     **environment_of(settings.model_copy(update=own)),
                     SUPERVISOR_VARIABLE: str(os.getpid()),

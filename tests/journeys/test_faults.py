@@ -1,7 +1,6 @@
 """Kill -9 of relay, projector and broker while orders arrive: the read models still equal the log."""
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -19,11 +18,6 @@ VICTIMS = ("relay", "projector", "broker")
 ORDERS_PER_FAULT = 30
 RESTART_SECONDS = 20.0
 CONVERGE_SECONDS = 30.0
-
-
-def pid_of(client: Client, name: str) -> int | None:
-    records = json.loads((client.house.home / "processes.json").read_text())
-    return next((record["pid"] for record in records if record["name"] == name), None)
 
 
 @asynccontextmanager
@@ -53,7 +47,7 @@ async def _until_more(placed: list[str], more: int) -> None:
 
 async def _until_restarted(client: Client, victim: str, killed: int) -> None:
     async with asyncio.timeout(RESTART_SECONDS):
-        while pid_of(client, victim) in {None, killed}:
+        while client.house.pid_of(victim) in {None, killed}:
             await asyncio.sleep(0.05)
 
 
@@ -81,7 +75,7 @@ async def test_on_apache_kafka_read_models_equal_a_fresh_fold_after_every_worker
 
 
 def broker_of(client: Client) -> str:
-    pid = pid_of(client, "broker")
+    pid = client.house.pid_of("broker")
     assert pid is not None
     return psutil.Process(pid).name()
 
@@ -116,7 +110,7 @@ async def kill_every_worker(client: Client) -> None:
     async with orders_arriving(client, "FAULT-1") as placed:
         for victim in VICTIMS:
             await _until_more(placed, ORDERS_PER_FAULT)
-            killed = pid_of(client, victim)
+            killed = client.house.pid_of(victim)
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
             await _until_more(placed, ORDERS_PER_FAULT)

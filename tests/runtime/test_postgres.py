@@ -3,18 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from wire import wire_to
 
-from runtime.postgres import Pool, open_pool
+from runtime.postgres import Pool, connect, open_pool
 
 pytestmark = pytest.mark.anyio
 
 TRIES = 150
 END_SECONDS = 5.0
 AWAY_SECONDS = 3.0
-BACK_SECONDS = 1.9
+BACK_SECONDS = 0.6
+BROKEN = 4
 
 
 async def _for_ever(pool: Pool) -> None:
@@ -37,6 +39,23 @@ async def test_a_cancellation_is_never_lost_while_a_connection_is_made(
                 task.cancel()
                 await asyncio.wait({task})
             assert ended, f"cancelled after {0.2 * number:.1f} ms"
+
+
+async def test_who_finds_every_connection_broken_is_served_at_once(new_database: Callable[[], str]) -> None:
+    url = new_database()
+    async with open_pool(url, "postgres", size=BROKEN + 1) as pool, connect(url, "postgres") as owner:
+        async with AsyncExitStack() as held:
+            for _ in range(BROKEN):
+                await held.enter_async_context(pool.connection())
+        await owner.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        assert pool.get_stats()["pool_available"] == BROKEN
+        began = time.monotonic()
+        async with pool.connection() as connection:
+            await connection.execute("select 1")
+        assert time.monotonic() - began < BACK_SECONDS
 
 
 async def test_who_waits_is_served_as_soon_as_the_server_is_back(new_database: Callable[[], str]) -> None:

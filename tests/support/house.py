@@ -48,6 +48,11 @@ class House:
         settings: dict[str, Any] = json.loads((self.home / "settings.json").read_text())
         return settings
 
+    def pid_of(self, name: str) -> int | None:
+        """Of its process of this name, if it runs."""
+        records = json.loads((self.home / "processes.json").read_text())
+        return next((record["pid"] for record in records if record["name"] == name), None)
+
 
 @dataclass
 class Client:

@@ -2,6 +2,7 @@
 
 import select
 import time
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar
 
 import psycopg
@@ -38,17 +39,20 @@ class _Connection(psycopg.Connection[DictRow]):
 
 
 class _Pool(ConnectionPool[psycopg.Connection[DictRow]]):
-    """One that has given up replacing a connection tries again only for who asks: so who waits asks again."""
+    """As `runtime.postgres.Pool`, for threads."""
 
     def getconn(self, timeout: float | None = None) -> psycopg.Connection[DictRow]:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
-            left = deadline - time.monotonic()
-            try:
-                return super().getconn(min(left, ASK_S))
-            except PoolTimeout:
-                if left <= ASK_S:
-                    raise
+            connection = super().getconn(deadline - time.monotonic())
+            if _works(connection):
+                return connection
+            self.putconn(connection)
+
+    def reconnect_failed(self) -> None:
+        if self.get_stats().get("requests_waiting"):
+            with suppress(PoolTimeout):
+                self.putconn(super().getconn(ASK_S))
 
 
 class AuditDatastore(PostgresDatastore):
@@ -82,7 +86,6 @@ class AuditDatastore(PostgresDatastore):
             max_size=MAX_CONNECTIONS,
             timeout=wait_s,
             reconnect_timeout=RECONNECT_S,
-            check=_check,
             open=False,
         )
 
@@ -91,9 +94,13 @@ class AuditDatastore(PostgresDatastore):
         return _Connection.connect(self._url, **self._arguments)
 
 
-def _check(connection: psycopg.Connection[Any]) -> None:
+def _works(connection: psycopg.Connection[Any]) -> bool:
     """Asks the server only where it has said something unasked: likely that it has ended the connection."""
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
-        ConnectionPool.check_connection(connection)
+        try:
+            ConnectionPool.check_connection(connection)
+        except psycopg.OperationalError:
+            return False
+    return True

@@ -74,6 +74,10 @@ class Child:
             await self.spec.before_start()
         self._process = self._spawn()
 
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        """One that has been started otherwise, and is what it is meant to be."""
+        self._process = process
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         self.spec.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         bound_log(self.spec.log)

@@ -104,12 +104,6 @@ class PostgresLog:
         return [recorded_of(row) for row in found], upto
 
     async def _by_ids(self, event_ids: Sequence[str]) -> Mapping[str, Recorded]:
-        # The pool's connections broke with the writer's, likely; found by who asks, each would cost a pause.
-        try:
-            async with asyncio.timeout(READ_S):
-                await self._pool.check()
-        except TimeoutError as silent:
-            raise LogUnavailable(f"no answer in {READ_S:.0f} s") from silent
         rows = await self._rows(_IDS, (list(event_ids),)) if event_ids else []
         return {recorded.event_id: recorded for recorded in map(recorded_of, rows)}
 

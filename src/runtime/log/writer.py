@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 2
 FIRST_PAUSE_S: Final = 0.02
-LONGEST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 0.25
 AWAY_S: Final = 5.0
 """How long the log may be away before those who wait are told so."""
 MAX_SENT: Final = 3
