@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 ROLE: Final = "tallybook_policies"
 POOL_SIZE: Final = 4
+REST_S: Final = 0.1
+"""Between looks at the log: nobody waits for what a policy does as for an answer."""
 IN_FLIGHT: Final = 32
 """How many commands of one policy are under way at once."""
 TICK_SECONDS: Final = 0.1
@@ -82,7 +84,7 @@ class PolicyRunner:
 
     async def _follow_until_overtaken(self) -> None:
         at = await self._store.checkpoint(self._policy.name)
-        async for batch in self._reader.subscribe(at.position):
+        async for batch in self._reader.subscribe(at.position, rest_s=REST_S):
             events = [self._reader.decode(stored) for stored in batch]
             await self._react(events)
             timers = [(timer, event.event_id) for event in events if (timer := self._policy.timer(event))]

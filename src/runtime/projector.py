@@ -43,6 +43,8 @@ POOL_SIZE: Final = 4
 LONGEST_SILENCE: Final = "500ms"
 """In a transaction: folding takes milliseconds, and who is stopped meanwhile holds up all others."""
 WATCH_S: Final = 0.25
+REST_S: Final = 0.01
+"""Between deliveries: a transaction has a price, however little arrived for it."""
 GROUP_DIGITS: Final = 12
 BULK_POSITIONS: Final = 10_000
 """How long a log is filled into empty builds in bulk."""
@@ -266,6 +268,7 @@ class Projector:
                     arrived = await subscriber.poll()
                     self._hears, level = True, logging.WARNING
                     await self._deliver(arrived)
+                    await asyncio.sleep(REST_S)
             except NothingAssigned as left_out:
                 self._groups_left += 1
                 logger.warning("the read models join %s: %s", self._group, left_out)
@@ -298,7 +301,7 @@ class Projector:
         )
 
     async def _deliver_to(self, build: "_Build", arrived: Mapping[builds.Lane, Sequence[Delivery]]) -> None:
-        """To its lanes together; if that fails, to each by itself: one that fails must not stop the others."""
+        """To its lanes together; if that fails, to each by itself: one that fails must not stop others."""
         to_lanes = {build.lanes[place]: new for place, new in arrived.items() if place in build.lanes}
         if not self._rests.keys() & to_lanes.keys():
             try:

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 NAME: Final = "kafka"
 ROLE: Final = "tallybook_relay"
 BATCH_EVENTS: Final = 2_000
+REST_S: Final = 0.015
+"""Between looks at the log while it grows slowly."""
 RECONNECT_S: Final = 0.25
 """Until a relay that has lost the lead, or the log, tries again."""
 CHECK_S: Final = 0.5
@@ -154,7 +156,7 @@ class Relay:
             await publisher.connect()
             checked_at = time.monotonic()
             async with (
-                aclosing(self._reader.subscribe(mark.position, BATCH_EVENTS)) as arriving,
+                aclosing(self._reader.subscribe(mark.position, BATCH_EVENTS, rest_s=REST_S)) as arriving,
                 aclosing(_encoded(arriving, incarnation, self._largest)) as encoded,
                 aclosing(_ahead(encoded, CHECK_S)) as batches,
             ):

@@ -12,9 +12,9 @@ from commands.ports import Append, Appended, Conflict, Duplicate, Mismatch, Verd
 from domain import CONTEXTS
 from domain.envelope import Recorded
 from domain.values import category_of
+from runtime import packing
 from runtime.codec import encode, encode_metadata
 from runtime.lanes import REMEMBERED, lane_of
-from runtime.log import packing
 
 PARAMETERS: Final = {
     "writer": "uuid",

@@ -19,6 +19,7 @@ from runtime.codec import decode, decode_metadata
 from runtime.lag import LANES, Lag, Place, columns_of, lags_of
 from runtime.log.limits import check_query
 from runtime.postgres import Pool, fetch, open_pool
+from runtime.stopping import cancel
 from runtime.waking import first_of, hear
 
 logger = logging.getLogger(__name__)
@@ -280,12 +281,16 @@ class LogReader:
         events = await self._events(_SELECT + "where e.event_id = %s::uuid", (event_id,))
         return events[0] if events else None
 
-    async def subscribe(self, after: int, limit: int = BATCH_EVENTS) -> AsyncGenerator[list[StoredEvent]]:
-        """Batches of events after a position, for ever. A connection that breaks is made again."""
-        woken = asyncio.Event()
-        listening = asyncio.create_task(hear(self._url, self._role, CHANNEL, woken), name="hear the log")
+    async def subscribe(
+        self, after: int, limit: int = BATCH_EVENTS, *, rest_s: float = 0.0
+    ) -> AsyncGenerator[list[StoredEvent]]:
+        """Batches of events after a position, for ever. A connection that breaks is made again.
+
+        `rest_s`: once all there was has been read, until what has come since is. Each batch has a price,
+        however small it is; who need not have each event at once need not pay it for each.
+        """
         pause = FIRST_PAUSE_S
-        try:
+        async with self._heard(rest_s) as woken:
             while True:
                 woken.clear()
                 try:
@@ -299,11 +304,24 @@ class LogReader:
                 if batch:
                     after = batch[-1].position
                     yield batch
-                else:
+                    if len(batch) == limit:
+                        continue
+                elif rest_s < POLL_S:
                     await first_of(woken, POLL_S)
+                await asyncio.sleep(rest_s)
+
+    @asynccontextmanager
+    async def _heard(self, rest_s: float) -> AsyncIterator[asyncio.Event]:
+        """Set when the log has grown; who rests as long as it would sleep at most need not hear of that."""
+        woken = asyncio.Event()
+        if rest_s >= POLL_S:
+            yield woken
+            return
+        hearing = asyncio.create_task(hear(self._url, self._role, CHANNEL, woken), name="hear the log")
+        try:
+            yield woken
         finally:
-            listening.cancel()
-            await asyncio.wait({listening})
+            await cancel(hearing)
 
     async def _events(self, query: LiteralString, parameters: Sequence[object]) -> list[StoredEvent]:
         return [StoredEvent(*row) for row in await self._rows(query, parameters)]

@@ -9,7 +9,7 @@ What a fold refuses is parked in the same transaction.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final, LiteralString, TypeVar
 
 from psycopg import DataError, sql
@@ -38,6 +38,8 @@ where c.build = %(build)s and c.context = held.context and c.lane = held.lane
 returning c.context, c.lane, c.parked, c.skipped_upto
 """
 
+KEPT: Final = 100
+"""Statements of a kind; builds come and go."""
 _BY_KEY: Final[LiteralString] = "select {key}, parts from {table} where {key} = any(%s)"
 
 T = TypeVar("T")
@@ -196,53 +198,48 @@ async def write_one_by_one(
 
 
 async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
-    return await _parts(connection, table, _BY_KEY + " order by {key} for update", keys)
+    found = await connection.execute(_by_key(table, " order by {key} for update"), [keys])
+    return dict(await found.fetchall())
 
 
 async def stored_parts(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
     """Of those of the rows that are there."""
-    return await _parts(connection, table, _BY_KEY, keys)
-
-
-async def _parts(
-    connection: Connection, table: Table, query: LiteralString, keys: list[str]
-) -> dict[str, bytes]:
-    found = await connection.execute(
-        sql.SQL(query).format(table=table.identifier, key=table.key.identifier), [keys]
-    )
+    found = await connection.execute(_by_key(table, ""), [keys])
     return dict(await found.fetchall())
+
+
+# Statements are kept as bytes: putting one together again for each execution would cost more than sending it.
+@lru_cache(KEPT)
+def _by_key(table: Table, then: LiteralString) -> bytes:
+    return sql.SQL(_BY_KEY + then).format(table=table.identifier, key=table.key.identifier).as_bytes()
 
 
 async def _insert(connection: Connection, table: Table, rows: Rows) -> None:
     if rows:
-        inserted = await connection.execute(_insertion(table), _arrays(rows))
+        inserted = await connection.execute(_insertion(table), table.pack(rows))
         if inserted.rowcount != len(rows):
             raise Overtaken
 
 
 async def update(connection: Connection, table: Table, rows: Rows) -> None:
     if rows:
-        await connection.execute(_change(table), _arrays(rows))
+        await connection.execute(_change(table), table.pack(rows))
 
 
-def _arrays(rows: Rows) -> list[list[object]]:
-    """The values of `_fields`, an array each."""
-    return [list(column) for column in zip(*((key, *values) for key, values in rows.items()), strict=True)]
-
-
-@cache
-def _insertion(table: Table) -> sql.Composed:
+@lru_cache(KEPT)
+def _insertion(table: Table) -> bytes:
     names, casts = _fields(table)
-    return sql.SQL(
+    insertion = sql.SQL(
         "insert into {table} ({fields}, revision) select new.*, 1 from unnest({casts}) as new ({fields}) "
         "on conflict do nothing"
     ).format(table=table.identifier, fields=sql.SQL(", ").join(names), casts=casts)
+    return insertion.as_bytes()
 
 
-@cache
-def _change(table: Table) -> sql.Composed:
+@lru_cache(KEPT)
+def _change(table: Table) -> bytes:
     (key, *rest), casts = _fields(table)
-    return sql.SQL(
+    change = sql.SQL(
         "update {table} as stored set {sets}, revision = stored.revision + 1 "
         "from unnest({casts}) as new ({key}, {fields}) where stored.{key} = new.{key}"
     ).format(
@@ -252,14 +249,9 @@ def _change(table: Table) -> sql.Composed:
         casts=casts,
         fields=sql.SQL(", ").join(rest),
     )
+    return change.as_bytes()
 
 
 def _fields(table: Table) -> tuple[list[sql.Identifier], sql.Composed]:
     """What is written of a row, and the arrays that carry it."""
-    types = [
-        sql.SQL("text[]"),
-        sql.SQL("bytea[]"),
-        *(column.array for column in table.columns[1:]),
-        sql.SQL("boolean[]"),
-    ]
-    return table.written, sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in types)
+    return table.written, sql.SQL(", ").join(sql.SQL("%b::{}").format(type_) for type_ in table.packed)

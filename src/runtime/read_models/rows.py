@@ -21,7 +21,7 @@ from runtime.read_models.folding import contexts_of
 from runtime.read_models.parked import omitted_of
 from runtime.read_models.statements import select, select_given, select_keys, select_revisions
 from runtime.read_models.tables import Table
-from runtime.read_models.waiting import Arrivals
+from runtime.read_models.waiting import Arrivals, Wanted
 
 ROLE: Final = "tallybook_reader"
 POOL_SIZE: Final = 10
@@ -55,7 +55,7 @@ class Seen:
 class Question(Generic[T]):
     """`finish` makes the answer of what was found, while the snapshot lasts."""
 
-    query: Callable[[Table], sql.Composed]
+    query: Callable[[Table], bytes | sql.Composed]
     parameters: Mapping[str, object]
     finish: Callable[[Connection, Table, Seen], Awaitable[T]]
 
@@ -184,7 +184,14 @@ class PostgresRows:
         clock, contexts = asyncio.get_running_loop().time, contexts_of(model)
         deadline = clock() + ask.wait_s
         marks = ask.after.marks if ask.after else {}
-        wanted = {lane: mark.position for lane, mark in marks.items() if lane[0] in contexts}
+        wanted = Wanted(
+            self._table(model).declaration,
+            ask.after.incarnation if ask.after else None,
+            {lane: mark.position for lane, mark in marks.items() if lane[0] in contexts},
+        )
+        looks = self._arrivals.looks
+        if self._arrivals.expects(wanted):
+            await self._arrivals.wait(wanted, looks, ask.wait_s)
         while True:
             looks = self._arrivals.looks
             found = await self._found(model, question, ask.after)
@@ -193,7 +200,7 @@ class PostgresRows:
             left = deadline - clock()
             if left <= 0:
                 raise NotYetApplied
-            await self._arrivals.wait(self._table(model).declaration, wanted, looks, left)
+            await self._arrivals.wait(wanted, looks, left)
 
     async def _found(
         self, model: ReadModel[Any], question: Question[T], after: Token | None

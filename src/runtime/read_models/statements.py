@@ -1,25 +1,34 @@
-"""What is asked of a build's table: `where` speaks of the read model by its plain name."""
+"""What is asked of a build's table: `where` speaks of the read model by its plain name.
+
+Put together once and kept, as bytes: there is one statement for each query of a read model and each build.
+"""
 
 from collections.abc import Sequence
-from typing import LiteralString
+from functools import lru_cache
+from typing import Final, LiteralString
 
 from psycopg import sql
 from psycopg.adapt import PyFormat
 
 from runtime.read_models.tables import Column, Table
 
+KEPT: Final = 500
+"""Statements; builds come and go."""
 
-def select(table: Table, where: LiteralString) -> sql.Composed:
+
+@lru_cache(KEPT)
+def select(table: Table, where: LiteralString) -> bytes:
     """Columns and revision of the rows that satisfy `where`."""
     return _those_shown(table, table.columns, where)
 
 
-def select_revisions(table: Table, where: LiteralString) -> sql.Composed:
+@lru_cache(KEPT)
+def select_revisions(table: Table, where: LiteralString) -> bytes:
     """As `select`, of keys and revisions only."""
     return _those_shown(table, table.columns[:1], where)
 
 
-def _those_shown(table: Table, wanted: Sequence[Column], where: LiteralString) -> sql.Composed:
+def _those_shown(table: Table, wanted: Sequence[Column], where: LiteralString) -> bytes:
     shown = sql.SQL(
         "select {wanted}, revision "
         "from (select {columns}, revision from {table} where shown) as {name} where "
@@ -29,16 +38,18 @@ def _those_shown(table: Table, wanted: Sequence[Column], where: LiteralString) -
         table=table.identifier,
         name=sql.Identifier(table.model.name),
     )
-    return shown + sql.SQL(where)
+    return (shown + sql.SQL(where)).as_bytes()
 
 
-def select_keys(table: Table) -> sql.Composed:
+@lru_cache(KEPT)
+def select_keys(table: Table) -> bytes:
     """As `select`, of the rows with these keys."""
-    return sql.SQL("select {columns}, revision from {table} where {key} = any(%s)").format(
+    statement = sql.SQL("select {columns}, revision from {table} where {key} = any(%s)").format(
         columns=sql.SQL(", ").join(column.identifier for column in table.columns),
         table=table.identifier,
         key=table.key.identifier,
     )
+    return statement.as_bytes()
 
 
 def select_given(table: Table, where: LiteralString) -> sql.Composed:

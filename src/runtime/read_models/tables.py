@@ -7,7 +7,8 @@ every write.
 """
 
 import hashlib
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,21 +18,41 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-from psycopg import sql
+from psycopg import DataError, sql
 
 from domain.values import category_of
+from runtime import packing
+from runtime.packing import Packed
 from runtime.read_models.folding import Model, Parts
 
 FINGERPRINT_DIGITS: Final = 12
-_TEXT: Final = sql.SQL('text collate "C"')
-_TYPES: Final[Mapping[type, sql.SQL]] = {
-    bool: sql.SQL("boolean"),
-    int: sql.SQL("bigint"),
-    Decimal: sql.SQL("numeric"),
-    datetime: sql.SQL("timestamptz"),
-}
-_JSON: Final = sql.SQL("jsonb")
 _PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+Pack = Callable[[Collection[Any]], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Type:
+    """Of a column: its name, how arrays of it are packed, and what these are cast to."""
+
+    name: sql.SQL
+    pack: Pack
+    packed: sql.SQL
+
+
+def _decimals(values: Collection[Decimal | None]) -> bytes:
+    return packing.texts([None if value is None else str(value) for value in values])
+
+
+_TEXT: Final = Type(sql.SQL('text collate "C"'), packing.texts, sql.SQL("text[]"))
+_JSON: Final = Type(sql.SQL("jsonb"), packing.documents, sql.SQL("jsonb[]"))
+_TYPES: Final[Mapping[type, Type]] = {
+    bool: Type(sql.SQL("boolean"), packing.booleans, sql.SQL("boolean[]")),
+    int: Type(sql.SQL("bigint"), packing.wide_numbers, sql.SQL("bigint[]")),
+    Decimal: Type(sql.SQL("numeric"), _decimals, sql.SQL("text[]::numeric[]")),
+    datetime: Type(sql.SQL("timestamptz"), packing.times, sql.SQL("timestamptz[]")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +60,7 @@ class Column:
     """`plain`: the row's values are as psycopg takes them."""
 
     name: str
-    type: sql.SQL
+    type: Type
     plain: bool
 
     @property
@@ -56,7 +77,7 @@ class Column:
     @property
     def array(self) -> sql.Composed:
         """The type of the array that carries its values to `unnest`."""
-        base = sql.SQL("text") if self.type is _TEXT else self.type
+        base = sql.SQL("text") if self.type is _TEXT else self.type.name
         return base + sql.SQL("[]")
 
     def value(self, value: object) -> object:
@@ -122,10 +143,29 @@ class Table:
         """Of `written`, behind the key."""
         return [self.encode(parts), *self.row(parts)]
 
+    @property
+    def packed(self) -> list[sql.Composable]:
+        """The types of the arrays that `pack` makes."""
+        rest = (column.type.packed for column in self.columns[1:])
+        return [sql.SQL("text[]"), sql.SQL("bytea[]"), *rest, sql.SQL("boolean[]")]
+
+    def pack(self, rows: Mapping[str, Sequence[Any]]) -> list[Packed]:
+        """The `values` of rows by key, as an array for each of `written`.
+
+        Raises DataError for what no column can hold, as PostgreSQL does.
+        """
+        columns = zip(*((key, *values) for key, values in rows.items()), strict=True)
+        rest = (column.type.pack for column in self.columns[1:])
+        packs: Sequence[Pack] = (packing.texts, packing.blobs, *rest, packing.booleans)
+        try:
+            return [Packed(pack(values)) for pack, values in zip(packs, columns, strict=True)]
+        except (struct.error, UnicodeEncodeError) as impossible:
+            raise DataError(str(impossible)) from impossible
+
     def creation(self) -> sql.Composed:
         """The statement that makes the table."""
         columns = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(column.identifier, column.type) for column in self.columns
+            sql.SQL("{} {}").format(column.identifier, column.type.name) for column in self.columns
         )
         return sql.SQL(
             "create table {} ({}, parts bytea not null, shown boolean not null, "
@@ -179,7 +219,7 @@ def _column(name: str, hint: object) -> Column:
     return Column(name, kind, plain=kind is not _JSON and not enums)
 
 
-def _type(hint: object) -> sql.SQL:
+def _type(hint: object) -> Type:
     kinds = [kind for kind in _alternatives(hint) if kind is not NoneType]
     if len(kinds) != 1:
         return _JSON

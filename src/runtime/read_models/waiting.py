@@ -7,7 +7,6 @@ Being woken promises nothing: whoever was asks again, in a snapshot of its own.
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ LOOK_S: Final = 5.0
 MAX_WAITING: Final = 500
 """Half of the requests that a door takes at once: they leave room for those that wait for nothing."""
 _LOOK: Final[LiteralString] = (
-    "select declaration, context, lane, position from read.checkpoints join read.builds using (build)"
-    " where served and declaration = any(%s)"
+    "select declaration, incarnation::text, context, lane, position"
+    " from read.checkpoints join read.builds using (build) where served and declaration = any(%s)"
 )
 
 WAITING: Final = Gauge("tallybook_read_waiting", "Queries that wait for a read model to come further")
@@ -42,10 +41,30 @@ LOOKS: Final = Counter("tallybook_read_looks", "Looks at how far read models hav
 Positions = Mapping[Lane, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How far the served build of a declaration is to have come; of which log, if that was said."""
+
+    declaration: str
+    incarnation: str | None
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class _Stood:
+    incarnation: str
+    positions: dict[Lane, int]
+
+    def reached(self, wanted: Wanted) -> bool:
+        """Nobody waits for another log, or for a lane that the build has not: the query refuses that."""
+        return wanted.incarnation not in (None, self.incarnation) or all(
+            self.positions.get(lane, position) >= position for lane, position in wanted.positions.items()
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    declaration: str
-    wanted: Positions
+    wanted: Wanted
     woken: asyncio.Event
 
 
@@ -57,7 +76,7 @@ class Arrivals:
         self._heard = asyncio.Event()
         self._awaited = asyncio.Event()
         self._waiters: set[_Waiter] = set()
-        self._stood: Mapping[str, Positions] = {}
+        self._stood: Mapping[str, _Stood] = {}
         self.looks = 0
 
     @classmethod
@@ -72,13 +91,21 @@ class Arrivals:
             await cancel(hearing)
             await cancel(watching)
 
-    async def wait(self, declaration: str, wanted: Positions, since: int, seconds: float) -> None:
-        """Until its served build may have come so far, or the time is over. Raises TooManyWaiting."""
+    def expects(self, wanted: Wanted) -> bool:
+        """Whether it was not there yet at the last look: to ask for rows would be in vain, to wait is not.
+
+        If it has come there since, that was heard, or will be, and another look follows at once.
+        """
+        stood = self._stood.get(wanted.declaration)
+        return stood is not None and not stood.reached(wanted)
+
+    async def wait(self, wanted: Wanted, since: int, seconds: float) -> None:
+        """Until it may have come there, or the time is over. Raises TooManyWaiting."""
         if len(self._waiters) >= MAX_WAITING:
             raise TooManyWaiting
-        waiter = _Waiter(declaration, wanted, asyncio.Event())
-        if self.looks != since and _reached(waiter, self._stood):
+        if self.looks != since and self._is_there(wanted):
             return
+        waiter = _Waiter(wanted, asyncio.Event())
         self._waiters.add(waiter)
         self._awaited.set()
         try:
@@ -103,22 +130,20 @@ class Arrivals:
                 continue
             self.looks += 1
             for waiter in self._waiters:
-                if _reached(waiter, self._stood):
+                if self._is_there(waiter.wanted):
                     waiter.woken.set()
 
-    async def _look(self) -> Mapping[str, Positions]:
+    def _is_there(self, wanted: Wanted) -> bool:
+        """At the last look."""
+        stood = self._stood.get(wanted.declaration)
+        return stood is not None and stood.reached(wanted)
+
+    async def _look(self) -> Mapping[str, _Stood]:
         LOOKS.inc()
-        declarations = {waiter.declaration for waiter in self._waiters}
+        declarations = {waiter.wanted.declaration for waiter in self._waiters}
         found = await fetch(self._pool, _LOOK, [sorted(declarations)], seconds=LOOK_S)
-        stood: dict[str, dict[Lane, int]] = defaultdict(dict)
-        for declaration, context, lane, position in found:
-            stood[declaration][context, lane] = position
+        stood: dict[str, _Stood] = {}
+        for declaration, incarnation, context, lane, position in found:
+            here = stood.setdefault(declaration, _Stood(incarnation, {}))
+            here.positions[context, lane] = position
         return stood
-
-
-def _reached(waiter: _Waiter, stood: Mapping[str, Positions]) -> bool:
-    """A lane that the build does not have keeps nobody waiting: the query itself refuses it."""
-    positions = stood.get(waiter.declaration)
-    if positions is None:
-        return False
-    return all(positions.get(lane, position) >= position for lane, position in waiter.wanted.items())

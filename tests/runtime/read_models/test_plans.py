@@ -112,8 +112,8 @@ class Explained:
         assert all("Seq Scan" not in {node["Node Type"] for node in form} for form in forms), (where, forms)
         return Answer((), None, "")  # type: ignore[arg-type]  # nobody looks
 
-    async def explain(self, query: sql.Composed, parameters: Any) -> list[Mapping[str, Any]]:
-        explained = sql.SQL("explain (analyze, format json) ") + query
+    async def explain(self, query: bytes, parameters: Any) -> list[Mapping[str, Any]]:
+        explained = b"explain (analyze, format json) " + query
         [(found,)] = await (await self._connection.execute(explained, parameters)).fetchall()
         return list(_nodes(found[0]["Plan"]))
 

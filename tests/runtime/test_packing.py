@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
 
-from runtime.log import packing
+from runtime import packing
 from runtime.log.pipeline import BINARY
 
 SMALL = st.integers(-(2**15), 2**15 - 1)
@@ -74,6 +75,39 @@ def test_what_is_packed_is_what_is_read(
         packed = pack(values)
         assert as_read(read, type_, packed) == values
         assert read(f"select $1::{type_}[]", packed) == packed  # to the byte as PostgreSQL would write it
+
+    same()
+
+
+@pytest.mark.parametrize(
+    ("type_", "pack", "element", "as_json"),
+    [
+        ("text", packing.texts, TEXT, str),
+        ("bigint", packing.wide_numbers, BIG, int),
+        ("boolean", packing.booleans, st.booleans(), bool),
+        (
+            "timestamptz",
+            packing.times,
+            st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.timezones()),  # noqa: DTZ001
+            lambda at: at,
+        ),
+        ("jsonb", packing.documents, st.dictionaries(TEXT, TEXT | SMALL).map(json.dumps), json.loads),
+    ],
+)
+def test_what_may_be_missing_is_read_as_it_was_packed(
+    read: Read,
+    type_: str,
+    pack: Callable[[list[Any]], bytes],
+    element: st.SearchStrategy[Any],
+    as_json: Callable[[Any], Any],
+) -> None:
+    @read_many
+    @given(st.lists(st.none() | element, max_size=40))
+    def same(values: list[Any]) -> None:
+        found = as_read(read, type_, pack(values))
+        if type_ == "timestamptz":
+            found = [None if at is None else datetime.fromisoformat(at) for at in found]
+        assert found == [None if value is None else as_json(value) for value in values]
 
     same()
 
