@@ -43,7 +43,7 @@ POOL_SIZE: Final = 4
 LONGEST_SILENCE: Final = "500ms"
 """In a transaction: folding takes milliseconds, and who is stopped meanwhile holds up all others."""
 WATCH_S: Final = 0.25
-REST_S: Final = 0.01
+REST_S: Final = 0.005
 """Between deliveries: a transaction has a price, however little arrived for it."""
 GROUP_DIGITS: Final = 12
 BULK_POSITIONS: Final = 10_000
