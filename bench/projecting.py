@@ -29,6 +29,8 @@ from runtime.stopping import cancel
 Kind = Literal["hears", "catches_up"]
 LIMIT_S: Final = 300.0
 LOOK_S: Final = 0.01
+LOOK_AT_DATABASE_S: Final = 0.05
+"""A look is a query, of the process that is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ async def _until(pool: Pool, query: LiteralString, wanted: object) -> None:
             found = await (await connection.execute(query)).fetchone()
         if found == (wanted,):
             return
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(LOOK_AT_DATABASE_S)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from runtime.read_models.verify import Progress
 
 logger = logging.getLogger(__name__)
 
-PAGE_POSITIONS: Final = 2_000
+PAGE_POSITIONS: Final = 5_000
 NEAR_POSITIONS: Final = 5_000
 """How far from the end of the log a build is left to those who feed it."""
 MAX_ROUNDS: Final = 100

@@ -46,19 +46,21 @@ def fold(
     `wanted`: the keys that count; what an event feeds besides is left out.
     """
     changed = set()
+    folds, counter, keys = model.folds, model.counter, model.keys
     for recorded in events:
-        category = category_of(recorded.stream)
-        evolve: Any = model.folds.get(category)
+        stream = recorded.stream
+        category = category_of(stream)
+        evolve: Any = folds.get(category)
         if evolve is None:
             continue
         # One worker at a time writes a part: a stream's is its own, a counter's is all of a lane's.
-        name = f"{category}-{recorded.lane}" if model.counter else recorded.stream
-        for key in model.keys(recorded):
+        name = f"{category}-{recorded.lane}" if counter else stream
+        for key in keys(recorded):
             if not wanted(key):
                 continue
             parts = rows.setdefault(key, {})
             before = parts.get(name)
-            after = evolve(before, recorded, key) if model.counter else evolve(before, recorded)
+            after = evolve(before, recorded, key) if counter else evolve(before, recorded)
             if after != before:
                 parts[name] = after
                 changed.add(key)
