@@ -10,6 +10,9 @@ from house import client_of, free_port_base, house_in, new_home
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.parametrize(
+    "either_broker", ["embedded", pytest.param("apache", marks=pytest.mark.heavy)], indirect=True
+)
 async def test_a_house_on_services_of_ones_own(new_database: Callable[[], str], either_broker: str) -> None:
     services = {
         "TALLYBOOK_DATABASE_URL": new_database(),

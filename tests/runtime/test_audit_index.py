@@ -127,7 +127,7 @@ async def indexed(url: str, log: ThreadedHistory) -> AsyncIterator[CountedIndex]
         yield CountedIndex(index)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in (2, 3))])
 async def test_with_the_index_a_feed_is_what_it_is_without(
     side: ReadSide, log: ThreadedHistory, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
