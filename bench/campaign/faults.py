@@ -149,7 +149,7 @@ class Faults:
         )
 
     async def _cut_connections(self, fault: Fault) -> float:
-        """All that our processes have to the service, at whatever moment. RuntimeError if there is none."""
+        """All that our processes have to the service, at whatever moment. LookupError if there is none."""
         ports = self._house.ports
         port = {POSTGRES: ports.postgres, BROKER: ports.broker}[fault.victim]
         count = 0
@@ -157,7 +157,7 @@ class Faults:
             with suppress(LookupError):
                 count += sockets.cut(self._house.process(name), port)
         if not count:
-            raise RuntimeError(f"nobody has a connection to {fault.victim} that could be cut")
+            raise LookupError(f"nobody has a connection to {fault.victim} that could be cut")
         return monotonic()
 
     async def _forget(self, fault: Fault) -> float:

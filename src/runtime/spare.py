@@ -18,6 +18,11 @@ ROOMS: Final = ("write_api", "read_api", "audit_api", "relay", "projector", "pol
 END_SECONDS: Final = 3.0
 
 
+def is_ours(spec: ChildSpec) -> bool:
+    """Whether a spare can be it."""
+    return spec.command[: len(OURS)] == OURS
+
+
 class Spare:
     """The supervisor's end of it. Without a supervisor the pipe has no other end, and the spare ends too."""
 
@@ -43,8 +48,10 @@ class Spare:
         return self._process.poll() is None
 
     def become(self, spec: ChildSpec) -> subprocess.Popen[bytes] | None:
-        """One of ours, the caller's from now on; None if it cannot be that, or is gone."""
-        if spec.command[: len(OURS)] != OURS or not self.lives:
+        """One of ours, the caller's from now on; None if the spare is gone. ValueError for a foreign one."""
+        if not is_ours(spec):
+            raise ValueError(f"{spec.name} is none of ours")
+        if not self.lives:
             return None
         bound_log(spec.log)
         told = {

@@ -9,7 +9,9 @@ import fcntl
 import logging
 import os
 import signal
+import subprocess
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from runtime.embedded.child import Child, ChildSpec, bound_log, end_process, require_free
 from runtime.home import Home, HomeUnusable, reading, write_private
 from runtime.process import CannotStart
-from runtime.spare import Spare
+from runtime.spare import Spare, is_ours
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ INSPECT_SECONDS: Final = 5.0  # between looks at memory and log
 FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 10.0
 HEALTHY_SECONDS: Final = 5.0  # who has lived so long could start: its death is the first one again
-SPARE_SECONDS: Final = 3.0  # without a spare: what was lost has the machine first
+SPARES: Final = 2  # two deaths in short succession: a process and its successor, or two at once
+SPARE_SECONDS: Final = 0.5  # before each is made: what was lost has the machine first
 CLOCK_SECONDS: Final = 2.0  # start times are derived from a boot time that clock corrections move
 
 
@@ -100,7 +103,7 @@ class Supervisor:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._stages: list[list[Child]] = []
-        self._spare: Spare | None = None
+        self._spares: deque[Spare] = deque()
 
     async def end_leftovers(self) -> None:
         for record in reversed(records_of(self._home)):
@@ -121,18 +124,18 @@ class Supervisor:
     async def watch(self) -> None:
         """Until cancelled: restart what dies, later and later while it keeps dying.
 
-        A spare stands by for what is ours; without one it starts as it did at first.
+        Spares stand by for what is ours; without one it starts as it did at first.
         """
         async with asyncio.TaskGroup() as watchers:
             for child in self._children():
                 watchers.create_task(self._keep(child), name=child.spec.name)
-            watchers.create_task(self._keep_spare(), name="spare")
+            if any(is_ours(child.spec) for child in self._children()):
+                watchers.create_task(self._keep_spares(), name="spares")
 
     async def stop(self) -> None:
         """The last started first; what was started together is ended together."""
-        if self._spare:
-            self._spare.end()
-            self._spare = None
+        while self._spares:
+            self._spares.popleft().end()
         for stage in reversed(self._stages):
             await asyncio.gather(*(child.stop() for child in stage))
         self._stages.clear()
@@ -165,19 +168,27 @@ class Supervisor:
                     await child.stop()
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _keep_spare(self) -> None:
+    async def _keep_spares(self) -> None:
         while True:
             await asyncio.sleep(SPARE_SECONDS)
-            if self._spare is None or not self._spare.lives:
-                self._spare = Spare()
+            self._spares = deque(spare for spare in self._spares if spare.lives)
+            if len(self._spares) < SPARES:
+                self._spares.append(Spare())
 
     async def _begin(self, child: Child) -> None:
-        if self._spare and (process := self._spare.become(child.spec)):
-            self._spare = None
+        process = self._taken_over(child.spec) if is_ours(child.spec) else None
+        if process:
             child.adopt(process)
         else:
             await child.start()
         self._record()
+
+    def _taken_over(self, spec: ChildSpec) -> subprocess.Popen[bytes] | None:
+        """By the spare that has had the most time to load."""
+        while self._spares:
+            if process := self._spares.popleft().become(spec):
+                return process
+        return None
 
     def _children(self) -> list[Child]:
         return [child for stage in self._stages for child in stage]

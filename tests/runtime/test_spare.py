@@ -42,7 +42,8 @@ def test_it_becomes_one_of_ours_with_its_environment_and_its_log(spare: Spare, t
 
 def test_what_is_not_ours_it_does_not_become(spare: Spare, tmp_path: Path) -> None:
     foreign = ChildSpec(name="broker", command=(sys.executable, "-c", ""), log=tmp_path / "broker.log")
-    assert spare.become(foreign) is None
+    with pytest.raises(ValueError, match="broker is none of ours"):
+        spare.become(foreign)
     assert spare.lives
 
 
