@@ -299,6 +299,8 @@ class Projector:
         await asyncio.gather(
             *(self._deliver_to(build, deliveries) for build in self._builds.values() if build.caught_up)
         )
+        if deliveries:
+            self._sources.applied.set()  # once for all builds: each time, readers look
 
     async def _deliver_to(self, build: "_Build", arrived: Mapping[builds.Lane, Sequence[Delivery]]) -> None:
         """To its lanes together; if that fails, to each by itself: one that fails must not stop others."""

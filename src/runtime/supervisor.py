@@ -28,9 +28,9 @@ from runtime.spare import Spare, is_ours
 logger = logging.getLogger(__name__)
 
 READY_SECONDS: Final = 60.0
-WATCH_SECONDS: Final = 0.1
+WATCH_SECONDS: Final = 0.05
 INSPECT_SECONDS: Final = 5.0  # between looks at memory and log
-FIRST_DELAY_SECONDS: Final = 0.2
+FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 10.0
 HEALTHY_SECONDS: Final = 5.0  # who has lived so long could start: its death is the first one again
 SPARES: Final = 2  # two deaths in short succession: a process and its successor, or two at once

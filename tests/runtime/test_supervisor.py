@@ -167,7 +167,7 @@ def test_a_lock_is_free_again_once_its_holder_is_done(tmp_path: Path) -> None:
 def test_a_process_that_keeps_dying_is_restarted_later_and_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert delays_of_a_mayfly(tmp_path, caplog)[:3] == ["0.2", "0.4", "0.8"]
+    assert delays_of_a_mayfly(tmp_path, caplog)[:3] == ["0.1", "0.2", "0.4"]
     assert (tmp_path / "mayfly.log").read_text() == "born\n" * 4
 
 
@@ -175,7 +175,7 @@ def test_a_process_that_was_healthy_is_restarted_at_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.supervisor.HEALTHY_SECONDS", 0.1)
-    assert delays_of_a_mayfly(tmp_path, caplog)[:3] == ["0.2", "0.2", "0.2"]
+    assert delays_of_a_mayfly(tmp_path, caplog)[:3] == ["0.1", "0.1", "0.1"]
 
 
 def delays_of_a_mayfly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -37,7 +37,10 @@ LOST = Counter("tallybook_projector_lost_steps", "Steps that another worker had 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a lane works with. `pool` is the read models'; `applied` is set after each commit."""
+    """What a lane works with. `pool` is the read models'.
+
+    `applied` is set whenever rows may have come from the log; whoever delivers sets it for all that arrived.
+    """
 
     reader: LogReader
     pool: Pool
@@ -105,6 +108,7 @@ class FoldedLane:
             FROM_LOG.labels(self.table.model.name).inc(len(stored))
             events = [LogReader.decode_or_not(event) for event in stored]
             await _take({self: self._step(before, events)})
+            self.sources.applied.set()
 
     def _step(self, before: Mark, events: Sequence[Arriving]) -> Step:
         return Step(*self.lane, self.sources.incarnation, before, events)
@@ -153,7 +157,6 @@ async def _take(steps: Mapping[FoldedLane, Step]) -> None:
         lost = {lane: step for lane, step in steps.items() if step not in taken}
         stored = await marks_of(connection, table.build) if lost else {}
     if taken:
-        sources.applied.set()
         APPLIED.labels(table.model.name).inc(sum(len(step.events) for step in taken))
     for lane, step in steps.items():
         if lane not in lost:
