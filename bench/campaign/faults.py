@@ -196,35 +196,32 @@ class Faults:
             return await reader.lanes()
 
     async def _crash(self, fault: Fault) -> float:
-        """Started again so that it dies at the point; where there are twins, the other one as well."""
-        victims = [fault.victim] + ([f"{fault.victim} 2"] if fault.victim == RELAY else [])
-        prepared = {}
-        for name in victims:
-            self._house.crash_at(name, fault.point)
-            killed = self._house.process(name)
-            killed.kill()
-            prepared[name] = await self._house.until_other(name, killed.pid, RESTART_S)
-        died = await self._first_that_dies(prepared)
-        began = monotonic()
-        for name in victims:
-            self._house.crash_nowhere(name)
-        for name in set(victims) - {died}:  # it would still die there, sooner or later
-            self._house.process(name).kill()
-        if died is None:
+        """Started again so that it dies at the point; of twins, the standby, which then has to lead."""
+        leader = await self._one_of(RELAY) if fault.victim == RELAY else None
+        name = ({RELAY, f"{RELAY} 2"} - {leader}).pop() if leader else fault.victim
+        self._house.crash_at(name, fault.point)
+        killed = self._house.process(name)
+        killed.kill()
+        prepared = await self._house.until_other(name, killed.pid, RESTART_S)
+        self._house.crash_nowhere(name)  # it has it, the next one has not
+        if leader:
+            self._house.kill(leader)
+        if not await self._dies(name, prepared):
+            self._house.process(name).kill()  # it would still die there, sooner or later
             raise NotStruck(f"{fault.victim} did not come to {fault.point}")
+        began = monotonic()
         self._hit(fault.victim, fault.point)
-        await self._house.until_other(died, prepared[died], RESTART_S)
+        await self._house.until_other(name, prepared, RESTART_S)
         return began
 
-    async def _first_that_dies(self, prepared: Mapping[str, int]) -> str | None:
+    async def _dies(self, name: str, pid: int) -> bool:
         until = monotonic() + CRASH_S
         while monotonic() < until:
-            for name, pid in prepared.items():
-                record = self._house.record(name)
-                if record is None or record.pid != pid:
-                    return name
+            record = self._house.record(name)
+            if record is None or record.pid != pid:
+                return True
             await asyncio.sleep(AWAY_S)
-        return None
+        return False
 
     def _hit(self, process: str, point: str) -> None:
         self.points[process, point] = self.points.get((process, point), 0) + 1

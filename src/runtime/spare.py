@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from runtime.embedded.child import ChildSpec, bound_log
+from runtime.priority import LEAST, USUAL, set_session_niceness
 
 OURS: Final = (sys.executable, "-P", "-m", "runtime.cli")
 """-P: what lies in the working directory is not imported."""
@@ -64,6 +65,7 @@ class Spare:
                 self._pipe.write(json.dumps(told).encode() + b"\n")
         except BrokenPipeError:
             return None
+        set_session_niceness(USUAL, self.pid)  # it may still be loading
         return self._process
 
     def end(self) -> None:
@@ -74,12 +76,14 @@ class Spare:
 
 
 def main() -> None:
+    set_session_niceness(LEAST)  # whatever works comes first
     cli = importlib.import_module("runtime.cli")
     for room in ROOMS:
         importlib.import_module(f"runtime.{room}")
     line = sys.stdin.readline()
     if not line:
         return  # nobody is there any more who could say it
+    set_session_niceness(USUAL)
     told = json.loads(line)
     os.environ.update(told["environment"])
     with open(told["log"], "ab") as log, open(os.devnull, "rb") as nothing:  # noqa: PTH123 - descriptors

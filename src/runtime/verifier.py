@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 from projections import READ_MODELS
 from runtime.audit_log.history import History
 from runtime.meters import serve_meters
+from runtime.priority import LEAST, set_session_niceness
 from runtime.read_models.folding import Model
 from runtime.read_models.verify import NothingServed, Verified, verify
 from runtime.settings import Settings
@@ -28,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 REST: Final = 9
 """How many times as long as a pass took it rests after it: a tenth of the time, at most, goes into passes."""
-LEAST_URGENT: Final = 19
-"""The niceness of the process: whoever serves somebody comes first."""
 WAIT_S: Final = 2.0
 """For a database that is away; it also bounds how long a read in a thread outlives the order to stop."""
 PASSING: Final = (psycopg.OperationalError, psycopg.errors.UndefinedTable, OperationalError, InterfaceError)
@@ -51,7 +50,8 @@ SECONDS = Gauge("tallybook_verifier_pass_seconds", "How long the last pass took"
 
 async def run(settings: Settings) -> None:
     serve_meters(settings)
-    os.nice(LEAST_URGENT)
+    os.nice(LEAST)  # whoever serves somebody comes first
+    set_session_niceness(LEAST)
     with History.open(settings.database_url, wait_s=WAIT_S) as history:
         await Verifier(history, settings.read_database_url, settings.verify_every_s).run()
 

@@ -184,7 +184,7 @@ def delays_of_a_mayfly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> list
         watch(
             Home(tmp_path),
             ChildSpec(name="mayfly", command=command, log=tmp_path / "mayfly.log"),
-            seconds=2.6,
+            seconds=2.0,
         )
     return re.findall(r"mayfly ended with code 7 and starts again in (\S+) s; see ", caplog.text)
 
