@@ -12,6 +12,7 @@ from typing import Final
 
 from runtime.embedded.child import ChildSpec, bound_log
 from runtime.priority import LEAST, USUAL, set_session_niceness
+from runtime.process import collect_rarely
 
 OURS: Final = (sys.executable, "-P", "-m", "runtime.cli")
 """-P: what lies in the working directory is not imported."""
@@ -80,6 +81,7 @@ def main() -> None:
     cli = importlib.import_module("runtime.cli")
     for room in ROOMS:
         importlib.import_module(f"runtime.{room}")
+    collect_rarely()
     line = sys.stdin.readline()
     if not line:
         return  # nobody is there any more who could say it
