@@ -44,7 +44,9 @@ LONGEST_SILENCE: Final = "500ms"
 """In a transaction: folding takes milliseconds, and who is stopped meanwhile holds up all others."""
 WATCH_S: Final = 0.25
 REST_S: Final = 0.005
-"""Between deliveries: a transaction has a price, however little arrived for it."""
+"""After a delivery of few: a transaction has a price, however little arrived for it."""
+FEW: Final = 200
+"""Events, over all lanes."""
 GROUP_DIGITS: Final = 12
 BULK_POSITIONS: Final = 10_000
 """How long a log is filled into empty builds in bulk."""
@@ -268,7 +270,8 @@ class Projector:
                     arrived = await subscriber.poll()
                     self._hears, level = True, logging.WARNING
                     await self._deliver(arrived)
-                    await asyncio.sleep(REST_S)
+                    if sum(map(len, arrived.values())) < FEW:
+                        await asyncio.sleep(REST_S)
             except NothingAssigned as left_out:
                 self._groups_left += 1
                 logger.warning("the read models join %s: %s", self._group, left_out)
@@ -303,9 +306,12 @@ class Projector:
             self._sources.applied.set()  # once for all builds: each time, readers look
 
     async def _deliver_to(self, build: "_Build", arrived: Mapping[builds.Lane, Sequence[Delivery]]) -> None:
-        """To its lanes together; if that fails, to each by itself: one that fails must not stop others."""
+        """Few to its lanes together, many to each by itself, while PostgreSQL is at another one's.
+
+        If they fail together, each is tried by itself: one that fails must not stop others.
+        """
         to_lanes = {build.lanes[place]: new for place, new in arrived.items() if place in build.lanes}
-        if not self._rests.keys() & to_lanes.keys():
+        if sum(map(len, to_lanes.values())) < FEW and not self._rests.keys() & to_lanes.keys():
             try:
                 await deliver(to_lanes)
             except Exception as failed:  # noqa: BLE001 - what it was is told where it happens again
