@@ -143,6 +143,7 @@ def test_a_filled_log_is_one_that_the_log_appends_to(owner_url: str) -> None:
     assert counts == [(growth.BLOCK_EVENTS + 4, growth.BLOCK_EVENTS + 2)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("script", pgbench.SCRIPTS)
 def test_pgbench_writes_what_the_log_writes(owner_url: str, script: pgbench.Script, tmp_path: Path) -> None:
     asyncio.run(seed(owner_url, 1))
