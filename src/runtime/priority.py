@@ -3,18 +3,35 @@
 There, the niceness of a process counts only within its session, and each of ours leads one of its own.
 """
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 USUAL: Final = 0
 LEAST: Final = 19
+TRIES: Final = 5
+PAUSE_S: Final = 0.1
+"""The kernel takes one such change in this time, of all that are not privileged; another is refused."""
 
 
-def set_session_niceness(niceness: int, pid: int | None = None) -> None:
-    """Of the session of a process, of this one if none is named. Does nothing where there is no such thing.
-
-    The kernel takes one such change in a tenth of a second, of all that are not privileged; another is lost.
-    """
+def set_session_niceness(niceness: int, pid: int) -> None:
+    """Of the session of a process, now or not at all. Does nothing where there is no such thing."""
     with suppress(OSError):
-        Path(f"/proc/{pid or 'self'}/autogroup").write_text(str(niceness))
+        _write(niceness, str(pid))
+
+
+def set_own_niceness(niceness: int) -> None:
+    """Of this process's session; tries again for less than a second while others change theirs."""
+    with suppress(OSError):
+        for _ in range(TRIES):
+            try:
+                _write(niceness, "self")
+            except BlockingIOError:
+                time.sleep(PAUSE_S)
+            else:
+                return
+
+
+def _write(niceness: int, process: str) -> None:
+    Path(f"/proc/{process}/autogroup").write_text(str(niceness))

@@ -11,7 +11,7 @@ import sys
 from typing import Final
 
 from runtime.embedded.child import ChildSpec, bound_log
-from runtime.priority import LEAST, USUAL, set_session_niceness
+from runtime.priority import LEAST, USUAL, set_own_niceness, set_session_niceness
 from runtime.process import collect_rarely
 
 OURS: Final = (sys.executable, "-P", "-m", "runtime.cli")
@@ -40,6 +40,7 @@ class Spare:
             )
         finally:
             os.close(theirs)
+        set_session_niceness(LEAST, self.pid)  # whatever works comes first; by itself it might do so too late
 
     @property
     def pid(self) -> int:
@@ -77,7 +78,6 @@ class Spare:
 
 
 def main() -> None:
-    set_session_niceness(LEAST)  # whatever works comes first
     cli = importlib.import_module("runtime.cli")
     for room in ROOMS:
         importlib.import_module(f"runtime.{room}")
@@ -85,7 +85,7 @@ def main() -> None:
     line = sys.stdin.readline()
     if not line:
         return  # nobody is there any more who could say it
-    set_session_niceness(USUAL)
+    set_own_niceness(USUAL)
     told = json.loads(line)
     os.environ.update(told["environment"])
     with open(told["log"], "ab") as log, open(os.devnull, "rb") as nothing:  # noqa: PTH123 - descriptors

@@ -3,13 +3,16 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from runtime.embedded.child import ChildSpec
+from runtime.priority import LEAST, USUAL
 from runtime.spare import OURS, Spare
 
 END_S = 20.0
@@ -38,6 +41,19 @@ def test_it_becomes_one_of_ours_with_its_environment_and_its_log(spare: Spare, t
     assert process.wait(END_S) == 1
     assert f"{tmp_path}/settings.json" in (tmp_path / "relay.log").read_text()
     assert spare.become(relay(tmp_path)) is None
+
+
+def test_one_that_is_told_at_once_is_urgent_from_then_on(spare: Spare, tmp_path: Path) -> None:
+    group = Path(f"/proc/{spare.pid}/autogroup")
+    if not group.exists():
+        pytest.skip("the kernel does not share the processor among sessions")
+    assert group.read_text().endswith(f"nice {LEAST}\n")
+    process = spare.become(relay(tmp_path))
+    assert process is not None
+    while process.poll() is None:
+        with suppress(OSError):  # it may have ended in between
+            assert group.read_text().endswith(f"nice {USUAL}\n")
+        time.sleep(0.01)
 
 
 def test_what_is_not_ours_it_does_not_become(spare: Spare, tmp_path: Path) -> None:
