@@ -15,23 +15,17 @@ PAUSE_S: Final = 0.1
 """The kernel takes one such change in this time, of all that are not privileged; another is refused."""
 
 
-def set_session_niceness(niceness: int, pid: int) -> None:
-    """Of the session of a process, now or not at all. Does nothing where there is no such thing."""
-    with suppress(OSError):
-        _write(niceness, str(pid))
+def set_session_niceness(niceness: int, pid: int | None = None) -> None:
+    """Of the session of a process, of this one if none is named. Does nothing where there is no such thing.
 
-
-def set_own_niceness(niceness: int) -> None:
-    """Of this process's session; tries again for less than a second while others change theirs."""
+    Tries again for less than a second while others change theirs, and blocks meanwhile.
+    """
+    session = Path(f"/proc/{pid or 'self'}/autogroup")
     with suppress(OSError):
         for _ in range(TRIES):
             try:
-                _write(niceness, "self")
+                session.write_text(str(niceness))
             except BlockingIOError:
                 time.sleep(PAUSE_S)
             else:
                 return
-
-
-def _write(niceness: int, process: str) -> None:
-    Path(f"/proc/{process}/autogroup").write_text(str(niceness))

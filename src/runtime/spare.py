@@ -11,7 +11,7 @@ import sys
 from typing import Final
 
 from runtime.embedded.child import ChildSpec, bound_log
-from runtime.priority import LEAST, USUAL, set_own_niceness, set_session_niceness
+from runtime.priority import LEAST, USUAL, set_session_niceness
 from runtime.process import collect_rarely
 
 OURS: Final = (sys.executable, "-P", "-m", "runtime.cli")
@@ -85,7 +85,6 @@ def main() -> None:
     line = sys.stdin.readline()
     if not line:
         return  # nobody is there any more who could say it
-    set_own_niceness(USUAL)
     told = json.loads(line)
     os.environ.update(told["environment"])
     with open(told["log"], "ab") as log, open(os.devnull, "rb") as nothing:  # noqa: PTH123 - descriptors

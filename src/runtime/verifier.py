@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge
 from projections import READ_MODELS
 from runtime.audit_log.history import History
 from runtime.meters import serve_meters
-from runtime.priority import LEAST, set_own_niceness
+from runtime.priority import LEAST, set_session_niceness
 from runtime.read_models.folding import Model
 from runtime.read_models.verify import NothingServed, Verified, verify
 from runtime.settings import Settings
@@ -51,7 +51,7 @@ SECONDS = Gauge("tallybook_verifier_pass_seconds", "How long the last pass took"
 async def run(settings: Settings) -> None:
     serve_meters(settings)
     os.nice(LEAST)  # whoever serves somebody comes first
-    set_own_niceness(LEAST)
+    set_session_niceness(LEAST)
     with History.open(settings.database_url, wait_s=WAIT_S) as history:
         await Verifier(history, settings.read_database_url, settings.verify_every_s).run()
 
