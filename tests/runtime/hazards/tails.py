@@ -1,5 +1,6 @@
 """Hazards of subscriptions: a wake-up is only a hint, and the connection it comes on is mortal."""
 
+import asyncio
 from typing import Final
 
 from eventsourcing.persistence import PersistenceError
@@ -10,6 +11,8 @@ from tests.runtime.hazards.wires import Line
 SLEEPS: Final = "a subscriber sleeps until something else wakes it"
 ENDS: Final = "the subscription ends with an error"
 AFTERWARDS: Final = 4
+ASLEEP_AGAIN_S: Final = 0.1
+"""Who has just heard a word looks whether there is more, and would find the next without being woken."""
 LISTENING: Final = "query ilike 'listen %' and datname = current_database()"
 
 
@@ -62,6 +65,7 @@ async def listen_connection_dead(stage: Stage) -> None:
     for line in wire.caught:
         line.turn_deaf()
     for word in words(*["after"] * AFTERWARDS):
+        await asyncio.sleep(ASLEEP_AGAIN_S)
         await must_commit(writer, writer.draft({word: [word]}, {}))
         await _must_hear(stage, tail, word)
 
