@@ -10,8 +10,8 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -196,7 +196,10 @@ class Faults:
             return await reader.lanes()
 
     async def _crash(self, fault: Fault) -> float:
-        """Started again so that it dies at the point; of twins, the standby, which then has to lead."""
+        """Started again so that it dies at the point; of twins the standby, while the leader is suspended.
+
+        Killed, the leader would soon have a successor, which might lead before the standby does.
+        """
         leader = await self._one_of(RELAY) if fault.victim == RELAY else None
         name = ({RELAY, f"{RELAY} 2"} - {leader}).pop() if leader else fault.victim
         self._house.crash_at(name, fault.point)
@@ -204,15 +207,26 @@ class Faults:
         killed.kill()
         prepared = await self._house.until_other(name, killed.pid, RESTART_S)
         self._house.crash_nowhere(name)  # it has it, the next one has not
-        if leader:
-            self._house.kill(leader)
-        if not await self._dies(name, prepared):
+        with self._suspended(leader):
+            died = await self._dies(name, prepared)
+            began = monotonic()
+        if not died:
             self._house.process(name).kill()  # it would still die there, sooner or later
             raise NotStruck(f"{fault.victim} did not come to {fault.point}")
-        began = monotonic()
         self._hit(fault.victim, fault.point)
         await self._house.until_other(name, prepared, RESTART_S)
         return began
+
+    @contextmanager
+    def _suspended(self, name: str | None) -> Iterator[None]:
+        process = self._house.process(name) if name else None
+        if process:
+            process.suspend()
+        try:
+            yield
+        finally:
+            if process:
+                process.resume()
 
     async def _dies(self, name: str, pid: int) -> bool:
         until = monotonic() + CRASH_S

@@ -7,7 +7,6 @@ more in its environment, and a broker without what it knew.
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -67,9 +66,6 @@ class House:
 
     def metrics_url(self, name: str) -> str:
         return f"{url_of(self.settings.host, self.specs[name].port or 0)}/metrics"
-
-    def kill(self, name: str) -> None:
-        self.process(name).send_signal(signal.SIGKILL)
 
     def crash_at(self, name: str, point: str) -> None:
         """The next time it is started, and until `crash_nowhere`."""

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
@@ -18,7 +19,6 @@ from runtime.bounded_http import BoundedHttp
 logger = logging.getLogger(__name__)
 
 SUPERVISOR_VARIABLE: Final = "TALLYBOOK_SUPERVISOR_PID"
-SUPERVISOR_SECONDS: Final = 0.5
 DRAIN_SECONDS: Final = 3  # a door's open requests, before they are cut
 BACKLOG: Final = 2048
 KEEP_ALIVE_SECONDS: Final = 30
@@ -68,10 +68,9 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> int:
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop, sign.name)
-    orphaned = asyncio.create_task(_supervisor_gone())
-    orphaned.add_done_callback(lambda done: None if done.cancelled() else stop("the supervisor's death"))
     try:
-        await task
+        with _supervised(partial(stop, "the supervisor's death")):
+            await task
     except asyncio.CancelledError:
         if not told:
             raise
@@ -83,16 +82,34 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> int:
     except Exception:
         logger.exception("ended by an error")
         return 1
-    finally:
-        orphaned.cancel()
     return 0
 
 
-async def _supervisor_gone() -> None:
-    """A process is given another parent when its own dies, even by SIGKILL."""
+@contextmanager
+def _supervised(orphaned: Callable[[], None]) -> Iterator[None]:
+    """Call it when the supervisor is gone, even by SIGKILL, or is by now; at most once."""
     supervisor = os.environ.get(SUPERVISOR_VARIABLE)
-    while supervisor is None or os.getppid() == int(supervisor):  # noqa: ASYNC110 - nothing tells of a parent's end
-        await asyncio.sleep(SUPERVISOR_SECONDS)
+    if supervisor is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    try:
+        handle = os.pidfd_open(int(supervisor))
+    except ProcessLookupError:
+        orphaned()
+        yield
+        return
+
+    def gone() -> None:
+        loop.remove_reader(handle)
+        orphaned()
+
+    loop.add_reader(handle, gone)
+    try:
+        yield
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 class _Door(uvicorn.Server):

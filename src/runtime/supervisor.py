@@ -9,9 +9,7 @@ import fcntl
 import logging
 import os
 import signal
-import subprocess
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import IO, Final
 import psutil
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from runtime.embedded.child import Child, ChildSpec, bound_log, end_process, require_free
+from runtime.embedded.child import Child, ChildSpec, Process, bound_log, end_process, require_free
+from runtime.fork_server import ForkServer, is_ours
 from runtime.home import Home, HomeUnusable, reading, write_private
 from runtime.process import CannotStart
-from runtime.spare import Spare, is_ours
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +31,8 @@ INSPECT_SECONDS: Final = 5.0  # between looks at memory and log
 FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 10.0
 HEALTHY_SECONDS: Final = 5.0  # who has lived so long could start: its death is the first one again
-SPARES: Final = 2  # two deaths in short succession: a process and its successor, or two at once
-SPARE_SECONDS: Final = 0.5  # before each is made: what was lost has the machine first
+LOADED_SECONDS: Final = 10.0  # that a fork server is waited for; then each process loads by itself
+FORK_SERVER_SECONDS: Final = 1.0  # before another one is started
 CLOCK_SECONDS: Final = 2.0  # start times are derived from a boot time that clock corrections move
 
 
@@ -103,7 +101,7 @@ class Supervisor:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._stages: list[list[Child]] = []
-        self._spares: deque[Spare] = deque()
+        self._fork_server: ForkServer | None = None
 
     async def end_leftovers(self) -> None:
         for record in reversed(records_of(self._home)):
@@ -112,9 +110,17 @@ class Supervisor:
                 await end_process(process, record.stop_signal, record.stop_seconds)
         self._record()
 
+    def start_fork_server(self) -> None:
+        """It loads while something else is started. What is ours is forked from it from then on."""
+        if self._fork_server:
+            self._fork_server.end()
+        self._fork_server = ForkServer()
+
     async def start(self, specs: Sequence[ChildSpec]) -> None:
         """Start these, after those before them, and wait until all are ready. Raises ChildFailed."""
-        stage = [Child(spec) for spec in specs]
+        if any(is_ours(spec) for spec in specs):
+            await self._until_loaded()
+        stage = [Child(spec, self._forked) for spec in specs]
         self._stages.append(stage)
         for child in stage:
             logger.info("starting %s", child.spec.name)
@@ -122,24 +128,21 @@ class Supervisor:
         await asyncio.gather(*(child.wait_ready(READY_SECONDS) for child in stage))
 
     async def watch(self) -> None:
-        """Until cancelled: restart what dies, later and later while it keeps dying.
-
-        Spares stand by for what is ours; without one it starts as it did at first.
-        """
+        """Until cancelled: restart what dies, later and later while it keeps dying."""
         async with asyncio.TaskGroup() as watchers:
             for child in self._children():
                 watchers.create_task(self._keep(child), name=child.spec.name)
-            if any(is_ours(child.spec) for child in self._children()):
-                watchers.create_task(self._keep_spares(), name="spares")
+            if self._fork_server:
+                watchers.create_task(self._keep_fork_server(), name="fork server")
 
     async def stop(self) -> None:
         """The last started first; what was started together is ended together."""
-        while self._spares:
-            self._spares.popleft().end()
         for stage in reversed(self._stages):
             await asyncio.gather(*(child.stop() for child in stage))
         self._stages.clear()
         self._record()
+        if self._fork_server:
+            self._fork_server.end()
 
     async def _keep(self, child: Child) -> None:
         delay = FIRST_DELAY_SECONDS
@@ -168,27 +171,28 @@ class Supervisor:
                     await child.stop()
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _keep_spares(self) -> None:
+    async def _keep_fork_server(self) -> None:
+        """What it forked lives on without it, and what dies meanwhile is started anew."""
         while True:
-            await asyncio.sleep(SPARE_SECONDS)
-            self._spares = deque(spare for spare in self._spares if spare.lives)
-            if len(self._spares) < SPARES:
-                self._spares.append(Spare())
+            await asyncio.sleep(FORK_SERVER_SECONDS)
+            if self._fork_server and not self._fork_server.lives:
+                logger.warning("the fork server ended; another one is started")
+                self.start_fork_server()
+
+    async def _until_loaded(self) -> None:
+        deadline = time.monotonic() + LOADED_SECONDS
+        while (server := self._fork_server) and server.lives and not server.loaded:
+            if time.monotonic() > deadline:
+                logger.warning("the fork server has not loaded in %.0f s", LOADED_SECONDS)
+                return
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def _forked(self, spec: ChildSpec) -> Process | None:
+        return self._fork_server.fork(spec) if self._fork_server and is_ours(spec) else None
 
     async def _begin(self, child: Child) -> None:
-        process = self._taken_over(child.spec) if is_ours(child.spec) else None
-        if process:
-            child.adopt(process)
-        else:
-            await child.start()
+        await child.start()
         self._record()
-
-    def _taken_over(self, spec: ChildSpec) -> subprocess.Popen[bytes] | None:
-        """By the spare that has had the most time to load."""
-        while self._spares:
-            if process := self._spares.popleft().become(spec):
-                return process
-        return None
 
     def _children(self) -> list[Child]:
         return [child for stage in self._stages for child in stage]
@@ -226,6 +230,8 @@ async def supervise(home: Home, stages: Sequence[Stage]) -> None:
             if spec.port is not None:
                 require_free(spec.name, spec.host, spec.port)
     try:
+        if any(is_ours(spec) for specs, _ in stages for spec in specs):
+            supervisor.start_fork_server()
         for specs, then in stages:
             await supervisor.start(specs)
             await then()

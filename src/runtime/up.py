@@ -18,11 +18,11 @@ from runtime.embedded.broker import broker_spec
 from runtime.embedded.cache import cache_spec, new_cache_url
 from runtime.embedded.child import LOOPBACK, ChildSpec, PortTaken
 from runtime.embedded.postgres import SERVICE, EmbeddedPostgres, create_databases
+from runtime.fork_server import OURS
 from runtime.home import Home, write_private
 from runtime.process import SUPERVISOR_VARIABLE, CannotStart
 from runtime.secrets import Secrets, secrets_of
 from runtime.settings import Settings, UpSettings, environment_of, url_of, variable_of
-from runtime.spare import OURS
 from runtime.supervisor import Stage, locked, supervise
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,8 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -18,7 +20,6 @@ from prometheus_client import Counter, Gauge
 from projections import READ_MODELS
 from runtime.audit_log.history import History
 from runtime.meters import serve_meters
-from runtime.priority import LEAST, set_session_niceness
 from runtime.read_models.folding import Model
 from runtime.read_models.verify import NothingServed, Verified, verify
 from runtime.settings import Settings
@@ -27,6 +28,8 @@ from runtime.verifying import told
 
 logger = logging.getLogger(__name__)
 
+LEAST: Final = 19
+"""The least urgent niceness."""
 REST: Final = 9
 """How many times as long as a pass took it rests after it: a tenth of the time, at most, goes into passes."""
 WAIT_S: Final = 2.0
@@ -50,10 +53,19 @@ SECONDS = Gauge("tallybook_verifier_pass_seconds", "How long the last pass took"
 
 async def run(settings: Settings) -> None:
     serve_meters(settings)
-    os.nice(LEAST)  # whoever serves somebody comes first
-    set_session_niceness(LEAST)
+    give_way()
     with History.open(settings.database_url, wait_s=WAIT_S) as history:
         await Verifier(history, settings.read_database_url, settings.verify_every_s).run()
+
+
+def give_way() -> None:
+    """Whoever serves somebody comes first.
+
+    Where the kernel shares the processor among sessions first (autogroups), niceness counts only within one.
+    """
+    os.nice(LEAST)
+    with suppress(OSError):  # there are none, or another's has just been changed
+        Path("/proc/self/autogroup").write_text(str(LEAST))
 
 
 class Verifier:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -33,9 +34,23 @@ def test_told_to_stop_it_tidies_up_undisturbed(told: signal.Signals) -> None:
     assert tidied == [told]
 
 
-def test_it_stops_when_its_supervisor_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SUPERVISOR_VARIABLE, str(os.getpid()))  # which is not our parent
-    assert run_process(asyncio.sleep(10)) == 0
+@pytest.mark.parametrize("lives_s", [0, 0.2])
+def test_it_stops_when_its_supervisor_is_gone(monkeypatch: pytest.MonkeyPatch, lives_s: float) -> None:
+    with subprocess.Popen(("/bin/sleep", str(lives_s))) as supervisor:
+        if not lives_s:
+            supervisor.wait()
+        monkeypatch.setenv(SUPERVISOR_VARIABLE, str(supervisor.pid))
+        stopped: list[bool] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                stopped.append(True)
+                raise
+
+        assert run_process(work()) == 0
+    assert stopped == ([True] if lives_s else [])
 
 
 def test_work_that_is_done_ends_well() -> None:

@@ -30,7 +30,6 @@ from projections.stock_availability import STOCK_AVAILABILITY
 from runtime import verifier as verifying
 from runtime.audit_log.history import History
 from runtime.audit_log.mapper import Historic, Kept
-from runtime.priority import LEAST
 from runtime.read_models import builds
 from runtime.read_models import rebuild as rebuilding
 from runtime.read_models.folding import Model
@@ -354,7 +353,7 @@ async def test_the_process_gives_way_tells_its_figures_and_stops_when_it_is_told
                 await by_hand(side, HARMS[0][1])
                 while await told_by(client, "differing_rows") != 1:
                     await asyncio.sleep(0.05)
-            assert psutil.Process(process.pid).nice() == LEAST
+            assert psutil.Process(process.pid).nice() == verifying.LEAST
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, STOP_SECONDS) == 0
         finally:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -55,10 +56,29 @@ class ChildSpec:
     owner: tuple[int, int] | None = None  # (uid, gid) to run as
 
 
+class Process(Protocol):
+    """What is asked of a process that runs, however it was started; as subprocess.Popen has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, sign: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Fork = Callable[[ChildSpec], Process | None]
+"""Starts a process from one that has loaded it. None if there is no such one."""
+
+
 class Child:
-    def __init__(self, spec: ChildSpec) -> None:
+    def __init__(self, spec: ChildSpec, fork: Fork = lambda _: None) -> None:
+        """What cannot be forked is started anew."""
         self.spec = spec
-        self._process: subprocess.Popen[bytes] | None = None
+        self._fork = fork
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int | None:
@@ -72,15 +92,11 @@ class Child:
     async def start(self) -> None:
         if self.spec.before_start:
             await self.spec.before_start()
-        self._process = self._spawn()
-
-    def adopt(self, process: subprocess.Popen[bytes]) -> None:
-        """One that has been started otherwise, and is what it is meant to be."""
-        self._process = process
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
         self.spec.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         bound_log(self.spec.log)
+        self._process = self._fork(self.spec) or self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         uid, gid = self.spec.owner or (None, None)
         with self.spec.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - the command is our own
