@@ -34,7 +34,7 @@ ROLE: Final = "tallybook_policies"
 POOL_SIZE: Final = 4
 REST_S: Final = 0.1
 """Between looks at the log: nobody waits for what a policy does as for an answer."""
-IN_FLIGHT: Final = 32
+IN_FLIGHT: Final = 128
 """How many commands of one policy are under way at once."""
 TICK_SECONDS: Final = 0.1
 FIRST_PAUSE_S: Final = 0.05
