@@ -15,11 +15,13 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor  # type: ig
 from bench import worker
 from runtime.kafka import (
     BATCH_BYTES,
+    FETCH_BYTES,
     FETCH_MS,
     HEARTBEAT_MS,
     LINGER_MS,
     MAX_POLL_RECORDS,
     MAX_REQUEST_BYTES,
+    PARTITION_BYTES,
     SESSION_MS,
     Message,
 )
@@ -31,7 +33,12 @@ PRODUCING: Final[Mapping[str, Mapping[str, Any]]] = {
     "20 ms, 128 KiB": {"linger_ms": 20, "batch_size": 128 * 1024},
 }
 CONSUMING: Final[Mapping[str, Mapping[str, Any]]] = {
-    "ours": {"max_poll_records": MAX_POLL_RECORDS, "fetch_max_wait_ms": FETCH_MS},
+    "ours": {
+        "max_poll_records": MAX_POLL_RECORDS,
+        "fetch_max_wait_ms": FETCH_MS,
+        "fetch_max_bytes": FETCH_BYTES,
+        "max_partition_fetch_bytes": PARTITION_BYTES,
+    },
     "2,000 at once": {"max_poll_records": 2_000},
 }
 LIMIT_S: Final = 120.0

@@ -49,6 +49,9 @@ RECOVER_S: Final = 1.0
 UNASSIGNED_S: Final = 10.0
 """How long a member of a group may be without a partition: well above what joining takes."""
 MAX_POLL_RECORDS: Final = 1_000
+FETCH_BYTES: Final = 2 * 2**20
+PARTITION_BYTES: Final = 512 * 1024
+"""Of one answer to a fetch: as they come, 50 MiB, which would be in memory several times over."""
 FETCH_MS: Final = 50
 """How long a broker may hold a fetch that finds nothing. Tansu lets what arrives meanwhile wait as long."""
 LINGER_MS: Final = 100
@@ -296,6 +299,8 @@ class Subscriber:
             request_timeout_ms=SESSION_MS + REQUEST_MS,
             metadata_max_age_ms=METADATA_MS,
             max_poll_records=MAX_POLL_RECORDS,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=PARTITION_BYTES,
             fetch_max_wait_ms=FETCH_MS,
             allow_auto_create_topics=False,
             metrics_enabled=False,

@@ -136,6 +136,7 @@ async def serve_door(app: Any, *, host: str, port: int) -> None:  # noqa: ANN401
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        proxy_headers=False,  # nobody asks for the client's address or scheme
         log_config=None,
         access_log=False,
         server_header=False,

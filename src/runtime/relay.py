@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 NAME: Final = "kafka"
 ROLE: Final = "tallybook_relay"
 BATCH_EVENTS: Final = 2_000
-REST_S: Final = 0.01
+REST_S: Final = 0.02
 """Between looks at the log while it grows slowly."""
 RECONNECT_S: Final = 0.25
 """Until a relay that has lost the lead, or the log, tries again."""
