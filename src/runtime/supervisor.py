@@ -55,9 +55,10 @@ class ProcessRecord(BaseModel):
         try:
             process = psutil.Process(self.pid)
             is_same = abs(process.create_time() - self.started_at) < CLOCK_SECONDS
+            runs = is_same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
-        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if runs else None
 
 
 _RECORDS: Final = TypeAdapter(tuple[ProcessRecord, ...])
@@ -205,10 +206,14 @@ class Supervisor:
 def _record_of(child: Child) -> ProcessRecord | None:
     if child.pid is None or child.exit_code is not None:
         return None
+    try:
+        started_at = psutil.Process(child.pid).create_time()
+    except psutil.NoSuchProcess:  # it has just ended, and been waited for
+        return None
     return ProcessRecord(
         name=child.spec.name,
         pid=child.pid,
-        started_at=psutil.Process(child.pid).create_time(),
+        started_at=started_at,
         port=child.spec.port,
         stop_signal=child.spec.stop_signal,
         stop_seconds=child.spec.stop_seconds,

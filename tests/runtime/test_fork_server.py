@@ -27,12 +27,16 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def server() -> Iterator[ForkServer]:
+def running() -> Iterator[ForkServer]:
     server = ForkServer()
     until(lambda: server.loaded)
     yield server
     server.end()
+
+
+shared = pytest.fixture(scope="module")(running)
+server = pytest.fixture(running)
+"""For a test after which it is of no use."""
 
 
 @pytest.fixture
@@ -93,44 +97,44 @@ def code_of(forked: Forked) -> int:
 
 
 def test_what_it_forks_has_its_environment_and_its_log_and_tells_how_it_ended(
-    server: ForkServer, tmp_path: Path
+    shared: ForkServer, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        forked = server.fork(failing(tmp_path))
+        forked = shared.fork(failing(tmp_path))
         assert forked is not None
         assert code_of(forked) == 1
         assert not psutil.pid_exists(forked.pid)
     assert (tmp_path / "relay.log").read_text().count(f"{tmp_path}/settings.json") == 2
-    assert server.lives
+    assert shared.lives
 
 
 def test_what_it_forks_holds_nothing_of_the_server(
-    server: ForkServer, start: Start, lasting: ChildSpec
+    shared: ForkServer, start: Start, lasting: ChildSpec
 ) -> None:
-    start(server, lasting)
-    forked = start(server, lasting)
-    assert psutil.Process(forked.pid).ppid() == server.pid
+    start(shared, lasting)
+    forked = start(shared, lasting)
+    assert psutil.Process(forked.pid).ppid() == shared.pid
     assert os.getsid(forked.pid) == forked.pid
     links = links_of(forked.pid)
     assert links[0] == os.devnull
     assert links[1] == links[2] == str(lasting.log)
-    shared = set(links.values()) & set(links_of(server.pid).values())
-    assert not {link for link in shared if link.startswith("socket:")}
+    common = set(links.values()) & set(links_of(shared.pid).values())
+    assert not {link for link in common if link.startswith("socket:")}
 
 
 def links_of(pid: int) -> dict[int, str]:
     return {int(link.name): str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
 
 
-def test_it_has_one_thread_for_threads_are_not_forked(server: ForkServer) -> None:
-    assert psutil.Process(server.pid).num_threads() == 1
+def test_it_has_one_thread_for_threads_are_not_forked(shared: ForkServer) -> None:
+    assert psutil.Process(shared.pid).num_threads() == 1
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_what_it_forked_is_told_to_end_and_says_how_it_did(
-    server: ForkServer, start: Start, lasting: ChildSpec, sign: signal.Signals, code: int
+    shared: ForkServer, start: Start, lasting: ChildSpec, sign: signal.Signals, code: int
 ) -> None:
-    forked = start(server, lasting)
+    forked = start(shared, lasting)
     until(lambda: lasting.log.stat().st_size > 0)  # it waits for its database
     assert forked.poll() is None
     forked.send_signal(sign)
@@ -185,11 +189,11 @@ def test_before_it_has_loaded_it_forks_nothing(tmp_path: Path) -> None:
         server.end()
 
 
-def test_what_is_not_ours_it_does_not_fork(server: ForkServer, tmp_path: Path) -> None:
+def test_what_is_not_ours_it_does_not_fork(shared: ForkServer, tmp_path: Path) -> None:
     foreign = ChildSpec(name="broker", command=(sys.executable, "-c", ""), log=tmp_path / "broker.log")
     with pytest.raises(ValueError, match="broker is none of ours"):
-        server.fork(foreign)
-    assert server.lives
+        shared.fork(foreign)
+    assert shared.lives
 
 
 def test_without_a_supervisor_it_ends_and_what_it_forked_by_itself(

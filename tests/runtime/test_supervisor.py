@@ -19,6 +19,7 @@ import psycopg
 import pytest
 
 from runtime.embedded.child import ChildFailed, ChildSpec
+from runtime.fork_server import OURS
 from runtime.home import Home
 from runtime.supervisor import HomeLocked, ProcessRecord, Supervisor, locked, records_of
 
@@ -232,6 +233,51 @@ def test_a_process_that_ends_while_starting_is_shown_with_its_last_words(tmp_pat
 
     with pytest.raises(ChildFailed, match=r"broken ended with code 3; see .*log:\nno flour"):
         asyncio.run(scenario())
+
+
+def test_a_process_that_is_gone_before_it_is_recorded_is_none_of_the_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was forked is waited for by the fork server, so its id may be nobody's at any moment."""
+    with subprocess.Popen(["/bin/true"]) as gone:
+        pass
+
+    class Vanished:
+        pid = gone.pid
+        poll = send_signal = kill = lambda *_: None
+
+    class Server:
+        lives = loaded = True
+        fork = end = lambda *_: Vanished()
+
+    monkeypatch.setattr("runtime.supervisor.ForkServer", Server)
+
+    async def scenario() -> None:
+        supervisor = Supervisor(Home(tmp_path))
+        supervisor.start_fork_server()
+        await supervisor.start((ChildSpec(name="relay", command=OURS, log=tmp_path / "relay.log"),))
+        assert records_of(Home(tmp_path)) == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_goes_while_it_is_looked_for_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = psutil.Process()
+    recorded = ProcessRecord(
+        name="relay",
+        pid=own.pid,
+        started_at=own.create_time(),
+        port=None,
+        stop_signal=signal.SIGTERM,
+        stop_seconds=1,
+    )
+    assert recorded.find() == own
+
+    def status(process: psutil.Process) -> str:
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", status)
+    assert recorded.find() is None
 
 
 def test_a_recorded_id_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
