@@ -14,6 +14,7 @@ from runtime.supervisor import records_of
 
 POSTGRES: Final = "postgres"
 SUPERVISOR: Final = "up"
+FORK_SERVER: Final = "fork server"
 ENDED: Final = "ended meanwhile"
 KIB: Final = 1_024
 MB: Final = 10**6
@@ -38,15 +39,20 @@ class Used:
 
 def used_by_house(home: Home, supervisor: int) -> Mapping[str, Used]:
     """By process, so far. What has ended since the start is told as one: initdb, and what was restarted."""
-    up = psutil.Process(supervisor)
-    ended = up.cpu_times()
+    up, records = psutil.Process(supervisor), records_of(home)
+    kept = {record.pid for record in records}
+    [fork_server] = (child for child in up.children() if child.pid not in kept)
+    ended = [parent.cpu_times() for parent in (up, fork_server)]
     return {
         SUPERVISOR: _by_one(up),
+        FORK_SERVER: _by_one(fork_server),
         **{
             record.name: (_by_server if record.name == POSTGRES else _by_one)(psutil.Process(record.pid))
-            for record in records_of(home)
+            for record in records
         },
-        ENDED: Used(ended.children_user, ended.children_system),
+        ENDED: Used(
+            sum(times.children_user for times in ended), sum(times.children_system for times in ended)
+        ),
     }
 
 
