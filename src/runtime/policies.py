@@ -59,8 +59,9 @@ async def run(settings: Settings) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         store = PolicyStore(pool, log.incarnation)
+        shop = shop_on(log, snapshots, settings)  # of all: none conflicts with what another has under way
         for policy in POLICIES:
-            runner = PolicyRunner(policy, shop_on(log, snapshots, settings), reader, store)
+            runner = PolicyRunner(policy, shop, reader, store)
             tasks.create_task(runner.follow(), name=f"{policy.name} follows")
             tasks.create_task(runner.keep_time(), name=f"{policy.name} keeps time")
 
