@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 0.25
 """However long a database was away, it is in use within two seconds; a try costs a connection."""
-REST_S: Final = 0.005
+REST_S: Final = 0.02
 """Between two notifications."""
 CALL_S: Final = 12.0
 
