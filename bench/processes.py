@@ -9,6 +9,7 @@ from typing import Final
 
 import psutil
 
+from runtime import fork_server
 from runtime.home import Home
 from runtime.supervisor import records_of
 
@@ -40,12 +41,11 @@ class Used:
 def used_by_house(home: Home, supervisor: int) -> Mapping[str, Used]:
     """By process, so far. What has ended since the start is told as one: initdb, and what was restarted."""
     up, records = psutil.Process(supervisor), records_of(home)
-    kept = {record.pid for record in records}
-    [fork_server] = (child for child in up.children() if child.pid not in kept)
-    ended = [parent.cpu_times() for parent in (up, fork_server)]
+    server = _fork_server_of(up)
+    ended = [parent.cpu_times() for parent in (up, server)]
     return {
         SUPERVISOR: _by_one(up),
-        FORK_SERVER: _by_one(fork_server),
+        FORK_SERVER: _by_one(server),
         **{
             record.name: (_by_server if record.name == POSTGRES else _by_one)(psutil.Process(record.pid))
             for record in records
@@ -68,6 +68,14 @@ def peak_mb(pid: int) -> float:
 def resident_mb(pid: int) -> float:
     resident: int = psutil.Process(pid).memory_info().rss
     return resident / MB
+
+
+def _fork_server_of(up: psutil.Process) -> psutil.Process:
+    for child in up.children():
+        with suppress(psutil.NoSuchProcess):  # another child may just be ending
+            if child.cmdline()[-1:] == [fork_server.__name__]:
+                return child
+    raise RuntimeError("the house has no fork server")
 
 
 def _by_one(process: psutil.Process) -> Used:

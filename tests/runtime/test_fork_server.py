@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from runtime.secrets import ROLES
 from runtime.settings import Settings, environment_of
 
 END_S = 20.0
+STDERR = 2
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -126,8 +128,32 @@ def links_of(pid: int) -> dict[int, str]:
     return {int(link.name): str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
 
 
-def test_it_has_one_thread_for_threads_are_not_forked(shared: ForkServer) -> None:
-    assert psutil.Process(shared.pid).num_threads() == 1
+def test_it_has_nothing_that_must_not_be_forked(shared: ForkServer) -> None:
+    process = psutil.Process(shared.pid)
+    assert process.num_threads() == 1
+    assert [opened for opened in process.open_files() if opened.fd > STDERR] == []
+    assert process.net_connections("inet") == []
+
+
+FORKED_IDS = """
+import os, random, sys
+from runtime.ids import Uuid7s
+ids = Uuid7s()
+ids.new(), random.random()
+for _ in range(2):
+    if not os.fork():
+        print(ids.new()[14:], random.random())
+        sys.exit()
+    os.wait()
+"""
+
+
+def test_what_is_random_differs_among_those_that_are_forked() -> None:
+    ran = subprocess.run(
+        (sys.executable, "-c", FORKED_IDS), capture_output=True, text=True, check=True, timeout=END_S
+    )
+    drawn = ran.stdout.split()
+    assert len(drawn) == len(set(drawn)) == 4
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])

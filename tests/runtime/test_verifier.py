@@ -324,6 +324,12 @@ async def told_by(client: httpx.AsyncClient, name: str) -> float | None:
     return None
 
 
+def session_niceness(pid: int) -> int | None:
+    """None where the kernel does not share the processor among sessions."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
 @pytest.mark.heavy  # a process of its own, whose rounds are a second apart
 async def test_the_process_gives_way_tells_its_figures_and_stops_when_it_is_told(
     side: ReadSide, free_port: Callable[[], int], tmp_path: Path
@@ -341,7 +347,9 @@ async def test_the_process_gives_way_tells_its_figures_and_stops_when_it_is_told
     )
     async with served(side):
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "runtime.cli", "verifier"], env=os.environ | environment_of(settings)
+            [sys.executable, "-P", "-m", "runtime.cli", "verifier"],
+            env=os.environ | environment_of(settings),
+            start_new_session=True,  # it makes its session less urgent
         )
         try:
             async with (
@@ -354,6 +362,7 @@ async def test_the_process_gives_way_tells_its_figures_and_stops_when_it_is_told
                 while await told_by(client, "differing_rows") != 1:
                     await asyncio.sleep(0.05)
             assert psutil.Process(process.pid).nice() == verifying.LEAST
+            assert session_niceness(process.pid) in (None, verifying.LEAST)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, STOP_SECONDS) == 0
         finally:
