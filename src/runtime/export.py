@@ -99,6 +99,8 @@ def manifest_of(path: Path) -> Path:
 
 def run(settings: Settings, path: Path, first: int, last: int | None) -> int:
     """The exit code. Raises NoSuchRange, Unwritable. `last` None is the head."""
+    if not path.name:
+        raise Unwritable(f"{str(path)!r} names no file")
     began = time.monotonic()
     columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:

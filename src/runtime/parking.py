@@ -49,7 +49,9 @@ async def show(settings: Settings, *, as_json: bool) -> int:
             typer.echo(msgspec.json.encode(told).decode())
         else:
             typer.echo(f"{models[one.build]}: {one.stream} since {one.parked_at:%Y-%m-%d %H:%M:%S} UTC")
-            typer.echo(f"{_place(one)}\n    {events} events wait, {one.tries} tries, build {one.build}")
+            typer.echo(
+                f"{_place(one)}\n    events that wait: {events}, tries: {one.tries}, build {one.build}"
+            )
     if not parked and not as_json:
         typer.echo("no stream is parked")
     return 0
@@ -73,12 +75,12 @@ async def retry(settings: Settings, name: str, stream: str | None) -> int:
 
 
 async def skip_event(settings: Settings, name: str, stream: str, event_id: str, reason: str) -> int:
-    """As `retry`, without this event, for ever. Raises NoReason, NotParked, TooManySkipped."""
+    """As `retry`, without this event, for ever. Raises NoReason, NotParked, NotInLog, TooManySkipped."""
     [model] = chosen([name])
     if not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
         raise NoReason(f"a reason has 1 to {MAX_REASON_CHARS} characters")
     async with _both(settings) as (connection, reader):
-        await skip(connection, Table(model), Skip(stream, event_id, reason, _operator()))
+        await skip(connection, reader, Table(model), Skip(stream, event_id, reason, _operator()))
         typer.echo(f"{name} leaves out event {event_id} of {stream} for ever")
         return await _resume(connection, reader, model, stream)
 
@@ -94,7 +96,10 @@ async def _both(settings: Settings) -> AsyncIterator[tuple[Connection, LogReader
 
 async def _resume(connection: Connection, reader: LogReader, model: Model, stream: str | None) -> int:
     code = 0
-    for parked in await parked_in(connection, Table(model), stream):
+    standing = await parked_in(connection, Table(model), stream)
+    if not standing:
+        typer.echo(f"no stream is parked in {model.name}")
+    for parked in standing:
         still = await resume(connection, reader, Table(model), parked)
         if still is None:
             typer.echo(f"{parked.build}: {parked.stream} has resumed")

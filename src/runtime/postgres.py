@@ -115,12 +115,19 @@ async def fetch(
     pool: Pool, query: LiteralString, parameters: Sequence[object], *, seconds: float
 ) -> list[tuple[Any, ...]]:
     """All rows, in binary form. OperationalError when there is no connection, or no answer in time."""
+    async with answering(pool, seconds) as connection, connection.cursor(binary=True) as cursor:
+        await cursor.execute(query, parameters)
+        return await cursor.fetchall()
+
+
+@asynccontextmanager
+async def answering(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
+    """A connection for reading, for so long. OperationalError when there is none, or no answer in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     async with pool.connection(min(seconds, POOL_WAIT_S)) as connection:
         with _silent_until(deadline, connection):
-            async with connection.cursor(binary=True) as cursor:
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall()
+            yield connection
+            await connection.commit()  # the pool would wait for that without an end
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from runtime.postgres import Pool, open_pool
 from runtime.read_models import builds, bulk, lag
 from runtime.read_models.builds import BuildGone
 from runtime.read_models.folding import Model, contexts_of
-from runtime.read_models.lanes import FROM_LOG, FoldedLane, Sources, deliver
+from runtime.read_models.lanes import FROM_LOG, FoldedLane, Sources, deliver, require_in_log
 from runtime.read_models.tables import Table
 from runtime.read_models.waiting import CHANNEL
 from runtime.settings import Settings
@@ -149,15 +149,17 @@ class Projector:
             return
         here = await self._reader.read_lane(*lane, after=mark.position - 1, upto=mark.position, limit=1)
         if not here or here[0].event_id != mark.event_id:
-            raise builds.AheadOfLog(table.build, lane, mark)
+            raise builds.AheadOfLog(table, lane, mark)
 
     async def _watch(self) -> None:
         """What Kafka has not brought from one look to the next is read from the log; without it, at once."""
         before: Heads = {}
         while True:
             stop_if_cancelled()
+            stood = {lane: lane.mark for build in self._builds.values() for lane in build.lanes.values()}
             try:
                 heads = await self._reader.heads()
+                require_in_log(stood, heads)
                 await self._look(before if self._hears and before else heads, heads)
                 before = heads
             except AWAY as away:

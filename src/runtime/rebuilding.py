@@ -16,23 +16,28 @@ from runtime.verifying import chosen, events_shown, told
 
 
 async def run(settings: Settings, names: Sequence[str], *, serve: bool) -> int:
-    """0 when no row differed from what was served, 1 when some did. Raises as `Rebuild.run` and `chosen`."""
+    """0 when what was served was what the log says, else 1. Raises as `Rebuild.run` and `chosen`."""
     collect_rarely()
-    differing = 0
+    wrong = 0
     for model in chosen(names):
         began = time.monotonic()
         rebuilt = await _rebuilt(settings, model, serve=serve)
-        differing += rebuilt.differing
+        wrong += rebuilt.differing + len(rebuilt.strayed)
         compared = f"{rebuilt.differing:,} differed" if rebuilt.compared else "nothing was served before"
         typer.echo(
             f"{rebuilt.model}: {rebuilt.rows:,} rows from the log up to position {rebuilt.head:,}, {compared}"
             f" ({time.monotonic() - began:.1f} s)"
         )
+        for (context, lane), mark in rebuilt.strayed.items():
+            typer.echo(
+                f"  what was served had applied event {mark.event_id} at position {mark.position} "
+                f"({context}, lane {lane}), which the log does not have"
+            )
         for difference in rebuilt.told:
             typer.echo(told(difference))
         if rebuilt.compared and not serve:
             typer.echo(f"{rebuilt.build} is fed beside what is served; `tallybook switch {rebuilt.model}`")
-    return 1 if differing else 0
+    return 1 if wrong else 0
 
 
 async def switch(settings: Settings, names: Sequence[str], *, back: bool) -> int:

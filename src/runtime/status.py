@@ -217,7 +217,7 @@ def _log_lines(log: Progress, *, lanes: bool) -> Iterator[str]:
         name = build.build if build.served else f"{build.build} (not served)"
         yield _line(name, f"{build.positions:,}", f"{build.seconds:,.1f}", words)
         if build.parked:
-            yield f"  {build.parked:,} streams PARKED, which `tallybook parked` lists"
+            yield f"  PARKED streams: {build.parked:,}, which `tallybook parked` lists"
         for lane in build.lanes if lanes else ():
             yield _line(f"  {lane.context} {lane.lane}", f"{lane.positions:,}", f"{lane.seconds:,.1f}", "")
 

@@ -19,7 +19,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from runtime.embedded.child import Child, ChildSpec, Process, bound_log, end_process, require_free
-from runtime.fork_server import ForkServer, is_ours
+from runtime.fork_server import LOST, ForkServer, is_ours
 from runtime.home import Home, HomeUnusable, reading, write_private
 from runtime.process import CannotStart
 
@@ -152,8 +152,9 @@ class Supervisor:
             await self._until_ended(child)
             if time.monotonic() - began >= HEALTHY_SECONDS:
                 delay = FIRST_DELAY_SECONDS
-            name, code, log = child.spec.name, child.exit_code, child.spec.log
-            logger.warning("%s ended with code %s and starts again in %.1f s; see %s", name, code, delay, log)
+            name, log = child.spec.name, child.spec.log
+            code = "a code that nobody knows" if child.exit_code == LOST else f"code {child.exit_code}"
+            logger.warning("%s ended with %s and starts again in %.1f s; see %s", name, code, delay, log)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY_SECONDS)
             try:

@@ -59,14 +59,15 @@ async def _shown(settings: Settings, model: Model) -> Verified:
 
 @contextmanager
 def events_shown(name: str) -> Iterator[Callable[[int], None]]:
-    """Shows how many events have been read, as it is told of them."""
+    """Shows how many events have been read, as it is told of them; to a terminal only."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TextColumn("{task.completed:,} events"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None)
         yield lambda events: progress.advance(task, events)
 

@@ -153,7 +153,8 @@ async def test_an_index_with_a_parked_stream_is_used_before_it_only(
     async with side.pool.connection() as connection:
         await builds.has_caught_up(connection, Table(model))
         if mended == "skipped":
-            await skip(connection, Table(model), Skip(poison.stream, poison.event_id, "a test", "me"))
+            wanted = Skip(poison.stream, poison.event_id, "a test", "me")
+            await skip(connection, side.reader, Table(model), wanted)
     if mended != "nothing":
         assert await retried(side, EVENT_INDEX if mended == "resumed" else model) == [None]
     async with indexed(side.read_url, log) as index:

@@ -216,6 +216,9 @@ async def test_the_command_says_what_it_wrote(
     assert said.out.endswith(f"sha256 {digest}\n")
     assert "exporting" in said.err
 
+    with pytest.raises(Unwritable, match="names no file"):
+        await asyncio.to_thread(run, settings, Path(), 1, None)
+
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -73,7 +73,14 @@ async def test_the_list_says_what_stands_still_where_and_what_waits(
     await received_by(side, 0, 1, 1)
     assert await parking.show(settings, as_json=False) == 0
     words = capsys.readouterr().out
-    for word in (MODEL, stock_of(0), poison.event_id, "stock.lost.v9", "UnknownEvent: ", "4 events wait"):
+    for word in (
+        MODEL,
+        stock_of(0),
+        poison.event_id,
+        "stock.lost.v9",
+        "UnknownEvent: ",
+        "events that wait: 4",
+    ):
         assert word in words
 
 
@@ -136,7 +143,7 @@ async def test_the_commands_do_it(side: ReadSide, poison: Recorded) -> None:
     listed = tallybook(side, "parked", "--json")
     assert (listed.returncode, json.loads(listed.stdout)["event_id"]) == (0, poison.event_id)
     status = tallybook(side, "status")
-    assert "1 streams PARKED" in status.stdout
+    assert "PARKED streams: 1" in status.stdout
     verified = tallybook(side, "verify", MODEL)
     assert verified.returncode == 1
     assert tallybook(side, "retry", MODEL).returncode == 1

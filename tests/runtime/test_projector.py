@@ -261,5 +261,23 @@ async def test_a_read_model_ahead_of_the_log_stops_the_projector_and_says_what_t
             "where position > 0 and context = 'orders'"
         )
 
-    with pytest.raises(AheadOfLog, match=r"which the log does not have.*drop table read\.order_detail_"):
+    with pytest.raises(AheadOfLog, match=r"which the log does not have.*`tallybook rebuild order_detail`"):
         await asyncio.wait_for(side.projector().run(), STOP_SECONDS)
+
+
+async def test_a_projector_that_comes_to_be_ahead_of_the_log_stops(side: ReadSide) -> None:
+    """As after messages that no relay of this log has sent."""
+    await side.write(list(history(seed=6, appends=5)))
+    async with running(side.projector()):
+        await side.converge()
+    service = asyncio.create_task(side.projector().run())
+    await asyncio.sleep(2 * projector.WATCH_S)
+    assert not service.done()
+    async with await psycopg.AsyncConnection.connect(side.read_url, autocommit=True) as owner:
+        await owner.execute(
+            "update read.checkpoints set event_id = gen_random_uuid(), position = position + 1 "
+            "where position > 0 and context = 'orders'"
+        )
+    with pytest.raises(ExceptionGroup) as stopped:
+        await asyncio.wait_for(service, STOP_SECONDS)
+    assert stopped.group_contains(AheadOfLog, match="which the log does not have")

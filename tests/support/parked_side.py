@@ -16,6 +16,9 @@ from runtime.read_models.parked import Parked, omitted_of, parked_streams
 from runtime.read_models.resuming import resume
 from runtime.read_models.tables import Table
 
+UNKNOWN = "00000000-0000-7000-8000-0000000000ff"
+"""No event's id."""
+
 
 async def lanes_of(side: ReadSide, model: Model) -> dict[builds.Lane, FoldedLane]:
     """Its lanes, from where the stored checkpoints are; each call is another worker."""

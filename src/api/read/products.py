@@ -49,7 +49,9 @@ _Price = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 async def _filter_of(
     *,
-    status: Literal["draft", "published"] = "published",
+    status: Annotated[
+        Literal["draft", "published"], Query(description="Drafts are listed only when they are asked for.")
+    ] = "published",
     department: _Text | None = None,
     category: _Text | None = None,
     currency: Annotated[str | None, Query(pattern=r"^[A-Z]{3}$", description="What is listed in it.")] = None,

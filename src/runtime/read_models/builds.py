@@ -43,12 +43,14 @@ class BuildGone(RuntimeError):
 class AheadOfLog(CannotStart):
     """A read model has applied an event that the log does not have."""
 
-    def __init__(self, build: str, lane: Lane, mark: Mark) -> None:
+    def __init__(self, table: Table, lane: Lane, mark: Mark) -> None:
+        model = table.model.name
         super().__init__(
-            f"{build} has applied event {mark.event_id} at position {mark.position} ({lane[0]}, lane "
+            f"{table.build} has applied event {mark.event_id} at position {mark.position} ({lane[0]}, lane "
             f"{lane[1]}), which the log does not have: the log was restored to an older point, or is another "
-            "shop's. Restore the log that has this event; or have the read model built anew from this log: "
-            f"drop table read.{build} (cascade), remove its row of read.builds, start the projector again"
+            "shop's, or somebody else than its relay writes to the topics. Restore the log that has this "
+            "event; or keep others from the topics, delete these, which the relay makes again, and have the "
+            f"read model made from this log: `tallybook rebuild {model}`, then `tallybook drop {model}`"
         )
 
 
@@ -262,7 +264,6 @@ async def drop_unserved(connection: Connection, table: Table, dropped: Callable[
             await connection.execute(
                 sql.SQL("drop table if exists {}").format(Table(table.model, build).identifier)
             )
-        logger.info("dropped %s", build)
         dropped(build)
 
 

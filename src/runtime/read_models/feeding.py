@@ -1,5 +1,6 @@
 """Builds fed by hand, in large steps: to the end of the log, or to where another stands."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,14 +51,20 @@ class Feeder:
                 return
         raise Outrun(f"the log grows faster than {table.model.name} is folded")
 
-    async def level(self, one: Table, other: Table) -> None:
-        """Brings each lane of both to where the other is; there they stay until the transaction ends."""
+    async def level(self, one: Table, other: Table) -> Mapping[Lane, Mark]:
+        """Brings each lane of both to where the other is; there they stay until the transaction ends.
+
+        Returns where `one` stands in lanes in which they do not meet: at events that the log does not have.
+        """
         there = await builds.hold(self.connection, one.build)
         here = await builds.hold(self.connection, other.build)
+        strayed = {}
         for lane, mark in there.items():
             upto = max(mark.position, here[lane].position)
-            await self._advance(one, lane, mark, upto)
-            await self._advance(other, lane, here[lane], upto)
+            reached = await self._advance(one, lane, mark, upto)
+            if await self._advance(other, lane, here[lane], upto) != reached:
+                strayed[lane] = reached
+        return strayed
 
     async def _advance(self, table: Table, lane: Lane, mark: Mark, upto: int) -> Mark:
         """The mark behind the lane's last event up to the position."""

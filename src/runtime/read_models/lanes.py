@@ -15,7 +15,7 @@ from runtime.log.reading import LogReader
 from runtime.messages import Delivery
 from runtime.postgres import Pool
 from runtime.read_models.apply import Step, apply
-from runtime.read_models.builds import BuildGone, Lane, marks_of
+from runtime.read_models.builds import NOWHERE, AheadOfLog, BuildGone, Lane, marks_of
 from runtime.read_models.refusals import Arriving
 from runtime.read_models.tables import Table
 
@@ -112,6 +112,14 @@ class FoldedLane:
 
     def _step(self, before: Mark, events: Sequence[Arriving]) -> Step:
         return Step(*self.lane, self.sources.incarnation, before, events)
+
+
+def require_in_log(stood: Mapping[FoldedLane, Mark], heads: Mapping[Lane, Mark]) -> None:
+    """`heads`: the log's, read after the lanes stood at these marks. Raises AheadOfLog."""
+    for lane, mark in stood.items():
+        head = heads.get(lane.lane, NOWHERE)
+        if mark.position > head.position or (mark.position == head.position and mark != head):
+            raise AheadOfLog(lane.table, lane.lane, mark)
 
 
 async def deliver(arrived: Mapping[FoldedLane, Sequence[Delivery]]) -> None:

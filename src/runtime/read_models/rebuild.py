@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -64,7 +64,8 @@ class NothingBeside(CannotStart):
 class Rebuilt:
     """`head`: the highest position that was applied. `told`: the first of the rows that differed.
 
-    `compared` is False where nothing was served before.
+    `compared` is False where nothing was served before. `strayed`: lanes in which what was served stood at
+    events that the log does not have; rows are compared all the same.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Rebuilt:
     compared: bool
     differing: int = 0
     told: Sequence[Difference] = ()
+    strayed: Mapping[Lane, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,11 @@ class Rebuild:
         async with patient_reader(self.url) as reading:
             for _ in range(MAX_MOMENTS):
                 async with feeder.connection.transaction():
-                    await feeder.level(served, made)
+                    strayed = await feeder.level(served, made)
                 async with snapshot(reading):
                     marks = await builds.marks_of(reading, made.build)
-                    if marks == await builds.marks_of(reading, served.build):
+                    theirs = await builds.marks_of(reading, served.build)
+                    if all(marks[lane] == mark or strayed.get(lane) == mark for lane, mark in theirs.items()):
                         omitted = await omitted_of(reading, made)
                         differing, told = await _differing(reading, served, made)
                         rows = await _count(reading, made)
@@ -132,7 +135,14 @@ class Rebuild:
         if told:
             await find_events(self.history, self.model, Applied(marks, omitted), told)
         return Rebuilt(
-            self.model.name, made.build, rows, _head(marks), compared=True, differing=differing, told=told
+            self.model.name,
+            made.build,
+            rows,
+            _head(marks),
+            compared=True,
+            differing=differing,
+            told=told,
+            strayed=strayed,
         )
 
     async def _counted(self, connection: Connection, made: Table) -> Rebuilt:

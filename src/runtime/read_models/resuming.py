@@ -51,6 +51,13 @@ class NotParked(CannotStart):
 class NotInLog(CannotStart):
     """The log does not have the event at which a stream is parked."""
 
+    def __init__(self, table: Table, parked: Parked) -> None:
+        model = table.model.name
+        super().__init__(
+            f"the log does not have event {parked.event_id} of {parked.stream}: have the read model made "
+            f"from what it has, `tallybook rebuild {model}`, then `tallybook drop {model}`"
+        )
+
 
 class TooManySkipped(CannotStart):
     """So many events are skipped that it is the fold that should change."""
@@ -100,7 +107,7 @@ async def _step(
         stored = await reader.read_stream(now.stream, after_version=now.version - 1, limit=STEP_EVENTS + 1)
         due = [event for event in stored if event.position <= upto]
         if not due or due[0].event_id != now.event_id:
-            raise NotInLog(f"the log does not have event {now.event_id} of {now.stream}")
+            raise NotInLog(table, now)
         skips = await skips_of(connection, table)
         events = [reader.decode_or_not(event) for event in skips.out_of(due[:STEP_EVENTS])]
         refusals = await write(connection, table, events)
@@ -141,14 +148,16 @@ async def _store(connection: Connection, now: Parked, still: Parked | None) -> N
         await connection.execute(_MOVE, [*values, now.build, now.stream])
 
 
-async def skip(connection: Connection, table: Table, wanted: Skip) -> None:
+async def skip(connection: Connection, reader: LogReader, table: Table, wanted: Skip) -> None:
     """Records that all builds of the declaration leave the event out for ever; then they can `resume`.
 
     Raises NotParked unless each that has come so far stands still at the event or before: none may have
-    folded it. TooManySkipped.
+    folded it. NotInLog, TooManySkipped.
     """
     async with connection.transaction():
         at = await _parked_at(connection, table, wanted)
+        if await reader.event(at.event_id) is None:
+            raise NotInLog(table, at)
         # As who replaces a build: lanes, the served build's first, then what keeps others from being made.
         await _hold_all(connection, table, at)
         await builds.lock_definitions(connection)

@@ -14,7 +14,7 @@ from psycopg.types.json import set_json_loads
 from domain.envelope import Mark, Token
 from projections.ports import Answer, Ask, ForeignToken, NotYetApplied, Omitted, ReadModel, Versioned
 from runtime.cache import Cache
-from runtime.postgres import Connection, Pool, open_pool
+from runtime.postgres import Connection, Pool, answering, open_pool
 from runtime.read_models.builds import served_of
 from runtime.read_models.cached import LIFE, REMEMBER_LIFE, Place, keep, look_up
 from runtime.read_models.folding import contexts_of
@@ -25,6 +25,8 @@ from runtime.read_models.waiting import Arrivals, Wanted
 
 ROLE: Final = "tallybook_reader"
 POOL_SIZE: Final = 10
+ANSWER_S: Final = 10.0
+"""For a connection and all that one query asks on it: a range of an index takes milliseconds."""
 
 Row = TypeVar("Row")
 T = TypeVar("T")
@@ -90,7 +92,7 @@ class PostgresRows:
 
     async def ready(self, model: ReadModel[Any]) -> bool:
         """Whether the model's tables are there and have held all of the log once."""
-        async with self._pool.connection() as connection:
+        async with answering(self._pool, ANSWER_S) as connection:
             try:
                 return await served_of(connection, self._table(model)) is not None
             except errors.UndefinedTable:
@@ -175,7 +177,7 @@ class PostgresRows:
             f"column_{number}": [column.value(getattr(row, column.name)) for row in rows]
             for number, column in enumerate(columns)
         }
-        async with self._pool.connection() as connection:
+        async with answering(self._pool, ANSWER_S) as connection:
             found = await connection.execute(select_given(table, where), {**parameters, **given})
             return [_row(table, row) for row in await found.fetchall()]
 
@@ -212,7 +214,7 @@ class PostgresRows:
         for _ in range(MAX_LOOKS):
             table = self._table(model)
             try:
-                async with self._pool.connection() as connection:
+                async with answering(self._pool, ANSWER_S) as connection:
                     build, seen = await _ask(connection, table, question)
                     if build == table.build:
                         if after is not None and not _reached(after, seen.at, contexts_of(model)):
@@ -229,7 +231,7 @@ class PostgresRows:
 
     async def _look_again(self, asked: Table) -> bool:
         """Whether another build is served than the one that was asked."""
-        async with self._pool.connection() as connection:
+        async with answering(self._pool, ANSWER_S) as connection:
             try:
                 served = await served_of(connection, asked)
             except errors.UndefinedTable:

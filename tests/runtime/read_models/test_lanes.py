@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from fresh_fold import differing_rows
 from history import history, received, stock_of
+from parked_side import UNKNOWN
 from prometheus_client import REGISTRY
 from read_side import ReadSide
 
@@ -19,9 +20,9 @@ from runtime.postgres import Connection
 from runtime.read_models import builds
 from runtime.read_models import lanes as folded_lanes
 from runtime.read_models.apply import Step, apply
-from runtime.read_models.builds import BuildGone
+from runtime.read_models.builds import AheadOfLog, BuildGone
 from runtime.read_models.folding import Model, contexts_of
-from runtime.read_models.lanes import FoldedLane, Sources
+from runtime.read_models.lanes import FoldedLane, Sources, require_in_log
 from runtime.read_models.lanes import deliver as deliver_to
 from runtime.read_models.tables import Table
 
@@ -233,3 +234,24 @@ async def test_a_lane_whose_build_was_removed_says_so(side: ReadSide) -> None:
 
     with pytest.raises(BuildGone):
         await deliver_to({lane: [ours]})
+
+
+async def test_what_the_log_does_not_have_shows_at_its_end(side: ReadSide) -> None:
+    """Whoever may write to a topic can write what looks like the relay's; only a replay finds it later on."""
+    [event] = await side.writer.append((stock_of(0), received(0, 5)))
+    place = (event.context, event.lane)
+    lane = (await lanes_of(side, STOCK_AVAILABILITY))[place]
+    await lane.catch_up(event.position)
+    require_in_log({lane: lane.mark}, await side.reader.heads())
+
+    [stored] = await side.reader.read(event.position - 1)
+    forged = replace(
+        stored, position=event.position + 1, version=2, event_id=UNKNOWN, previous=event.position
+    )
+    await deliver_to({lane: [delivery_of(message_of(forged, await side.reader.incarnation()))]})
+    assert lane.mark == Mark(forged.position, UNKNOWN)
+    with pytest.raises(AheadOfLog, match=f"event {UNKNOWN} at position {forged.position}"):
+        require_in_log({lane: lane.mark}, await side.reader.heads())
+    await side.writer.append((stock_of(0), received(0, 5)))  # at the position of the forged one
+    with pytest.raises(AheadOfLog, match=f"event {UNKNOWN} at position {forged.position}"):
+        require_in_log({lane: lane.mark}, await side.reader.heads())

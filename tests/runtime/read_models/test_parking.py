@@ -17,7 +17,18 @@ import pytest
 from history import history, stock_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parked_side import catch_up, deliver, differing, lanes_of, omitted, on_hand, parked, received_by, retried
+from parked_side import (
+    UNKNOWN,
+    catch_up,
+    deliver,
+    differing,
+    lanes_of,
+    omitted,
+    on_hand,
+    parked,
+    received_by,
+    retried,
+)
 from poison import Poison, poisoned
 from prometheus_client import REGISTRY
 from psycopg import OperationalError, sql
@@ -37,8 +48,6 @@ from runtime.read_models.parked import TooManyParked
 from runtime.read_models.tables import Table
 
 pytestmark = pytest.mark.anyio
-
-UNKNOWN = "00000000-0000-7000-8000-0000000000ff"
 
 
 def figure(name: str) -> float:

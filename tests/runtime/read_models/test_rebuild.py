@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, suppress
 import psycopg
 import pytest
 from history import history, received, stock_of
+from parked_side import UNKNOWN, catch_up
 from psycopg import sql
 from read_side import NO_BROKER, ReadSide, running
 
-from domain.envelope import Token
+from domain.envelope import Mark, Token
 from projections import READ_MODELS
 from projections.ports import Ask
 from projections.product_detail import PRODUCT_DETAIL
@@ -135,6 +136,40 @@ async def test_rows_that_are_not_what_the_log_says_are_told_and_mended(side: Rea
         assert {event.stream for event in changed.events} == {"stock-SKU0@MAIN"}
         assert (gone.stored, invented.events) == (None, [])
         assert await differing(side, STOCK_AVAILABILITY) == 0
+
+
+@pytest.mark.parametrize("further", [0, 1], ids=["another event there", "beyond the end"])
+@pytest.mark.parametrize("serve", [True, False])
+async def test_what_has_applied_what_the_log_does_not_have_is_replaced(
+    side: ReadSide, further: int, *, serve: bool
+) -> None:
+    """As after messages that no relay of this log has sent."""
+    async with served(side):
+        pass
+    [event] = await side.writer.append((stock_of(0), received(0, 7)))
+    await catch_up(side, STOCK_AVAILABILITY)
+    lane = (event.context, event.lane)
+    first = await served_build(side, STOCK_AVAILABILITY)
+    async with side.pool.connection() as connection:
+        await connection.execute(
+            "update read.checkpoints set position = position + %s, event_id = %s where build = %s"
+            " and (context, lane) = (%s, %s)",
+            [further, UNKNOWN, first, *lane],
+        )
+    await by_hand(side, STOCK_AVAILABILITY, "update {} set on_hand = on_hand + 1 where id = 'SKU0@MAIN'")
+
+    found = await rebuilt(side, STOCK_AVAILABILITY, serve=serve)
+    assert found.strayed == {lane: Mark(event.position + further, UNKNOWN)}
+    assert (found.compared, [one.key for one in found.told]) == (True, ["SKU0@MAIN"])
+    if not serve:
+        assert await switched(side, STOCK_AVAILABILITY, back=False) == (first, found.build)
+    assert await served_build(side, STOCK_AVAILABILITY) == found.build
+    assert await differing(side, STOCK_AVAILABILITY) == 0
+    with pytest.raises(builds.AheadOfLog):
+        await side.projector().run()
+    assert await rebuilding.drop(side.read_url, STOCK_AVAILABILITY) == [first]
+    async with running(side.projector()):
+        await side.converge()
 
 
 async def test_what_only_the_parts_hide_is_found_too(side: ReadSide) -> None:

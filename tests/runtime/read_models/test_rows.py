@@ -1,6 +1,7 @@
 """What queries are told: rows and vector of one snapshot, after what was asked for, or not at all."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,7 +10,9 @@ import psycopg
 import pytest
 from fresh_fold import fresh_fold
 from history import NOON, Facts, history, received, stock_of
+from psycopg import OperationalError
 from read_side import ReadSide, running
+from wire import wire_to
 
 from domain.envelope import Mark, Recorded, Token
 from domain.price import PriceSet
@@ -19,6 +22,7 @@ from projections.ports import Ask, ForeignToken, NotYetApplied
 from projections.product_detail import product_of, product_with_slug
 from projections.stock_availability import STOCK_AVAILABILITY, availability_of
 from runtime import projector
+from runtime.read_models import rows as reading
 from runtime.read_models.rows import PostgresRows
 from runtime.read_models.tables import Table
 
@@ -208,3 +212,21 @@ async def test_the_plain_name_shows_what_a_person_may_read(side: ReadSide) -> No
         assert len(await found.fetchall()) == 6
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await person.execute("update read.checkpoints set position = 0")
+
+
+async def test_a_database_that_falls_silent_is_not_waited_for(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ANSWER_S", 0.3)
+    async with (
+        projecting(side),
+        wire_to(side.read_url) as (wire, url),
+        PostgresRows.open(url) as rows,
+    ):
+        await rows.select(STOCK_AVAILABILITY, "true", {}, ANY)  # a connection that is there already
+        wire.deaf = True
+        began = time.monotonic()
+        for ask in (rows.select(STOCK_AVAILABILITY, "true", {}, ANY), rows.ready(STOCK_AVAILABILITY)):
+            with pytest.raises(OperationalError, match=r"no answer|couldn't get a connection"):
+                await ask
+        assert time.monotonic() - began < 3.0

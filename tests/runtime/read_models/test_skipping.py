@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 from history import NOON, history, received, stock_of
-from parked_side import catch_up, omitted, on_hand, parked, received_by, retried
+from parked_side import UNKNOWN, catch_up, omitted, on_hand, parked, received_by, retried
 from poison import poisoned
 from psycopg import errors
 from read_side import ReadSide
@@ -24,9 +24,10 @@ from runtime.postgres import connect
 from runtime.read_models import builds, resuming
 from runtime.read_models.feeding import Feeder
 from runtime.read_models.folding import Model
+from runtime.read_models.parked import skips_of
 from runtime.read_models.past import PastRows
 from runtime.read_models.rebuild import Rebuild, Rebuilt
-from runtime.read_models.resuming import NotParked, Skip, TooManySkipped, skip
+from runtime.read_models.resuming import NotInLog, NotParked, Skip, TooManySkipped, skip
 from runtime.read_models.rows import PostgresRows
 from runtime.read_models.tables import Table
 from runtime.read_models.verify import Verified, verify
@@ -45,7 +46,7 @@ async def serve(side: ReadSide, model: Model) -> None:
 
 async def skips(side: ReadSide, event: Recorded, reason: str = "a test") -> None:
     async with side.pool.connection() as connection:
-        await skip(connection, TABLE, Skip(event.stream, event.event_id, reason, "me"))
+        await skip(connection, side.reader, TABLE, Skip(event.stream, event.event_id, reason, "me"))
 
 
 async def verified(side: ReadSide, model: Model) -> Verified:
@@ -172,17 +173,28 @@ async def test_a_build_that_is_made_while_an_event_is_skipped_leaves_it_out(
     assert await on_hand(side) == {"SKU0@MAIN": 301}
 
 
+async def test_what_the_log_does_not_have_is_not_skipped(side: ReadSide) -> None:
+    _, poison, _ = await received_by(side, 0, 1, 20, 300)
+    await serve(side, poisoned(STOCK_AVAILABILITY, {poison.event_id}))
+    async with side.pool.connection() as connection:
+        await connection.execute("update read.parked set event_id = %s", [UNKNOWN])
+        with pytest.raises(NotInLog, match=UNKNOWN):
+            await skip(connection, side.reader, TABLE, Skip(poison.stream, UNKNOWN, "a test", "me"))
+        assert not (await skips_of(connection, TABLE)).skipped
+
+
 SKIPS = """
     import asyncio, sys
     from projections.stock_availability import STOCK_AVAILABILITY
+    from runtime.log.reading import LogReader
     from runtime.postgres import connect
     from runtime.projector import ROLE
     from runtime.read_models.resuming import Skip, skip
     from runtime.read_models.tables import Table
 
-    async def main(url, stream, event_id):
-        async with connect(url, ROLE) as connection:
-            await skip(connection, Table(STOCK_AVAILABILITY), Skip(stream, event_id, "killed", "me"))
+    async def main(url, log_url, *event):
+        async with connect(url, ROLE) as connection, LogReader.open(log_url, ROLE) as reader:
+            await skip(connection, reader, Table(STOCK_AVAILABILITY), Skip(*event, "killed", "me"))
 
     asyncio.run(main(*sys.argv[1:]))
 """
@@ -194,7 +206,15 @@ async def test_a_skip_that_is_killed_has_not_been(side: ReadSide) -> None:
     await serve(side, model)
     ran = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", textwrap.dedent(SKIPS), side.read_url, poison.stream, poison.event_id],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(SKIPS),
+            side.read_url,
+            side.log_url,
+            poison.stream,
+            poison.event_id,
+        ],
         env={**os.environ, "TALLYBOOK_CRASH_AT": "before_skip_commits"},
         capture_output=True,
         timeout=60,
