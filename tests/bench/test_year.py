@@ -104,8 +104,9 @@ def test_a_few_baskets_go_through_a_house_and_every_promised_figure_is_told(dire
     assert {*LIMITS, *AIMS} <= set(values)
     assert (values["orders"], values["restarts"]) == (BASKETS, 0)
     assert values["events"] > values["commands"]
-    assert {SUPERVISOR, POSTGRES, IMPORTER, "write-api", "projector"} <= set(around["processes"])
-    assert all(one["user_s"] + one["system_s"] > 0 for one in around["processes"].values())
+    for busy in (SUPERVISOR, POSTGRES, IMPORTER, "write-api", "projector"):
+        used = around["processes"][busy]
+        assert used["user_s"] + used["system_s"] > 0
     table = told(figures, {**AROUND, **around})
     assert all(f"| `list_{name}_p99_ms` |" in table for name in LISTS)
     assert not (directory / "log.ndjson").exists()

@@ -97,8 +97,11 @@ async def test_an_import_that_is_stopped_again_and_again_doubles_nothing(
     chance = random.Random()  # noqa: S311 - moments
     stopped = 0
     for _ in range(STOPS):
+        before = await position_of(client)
         running = tallybook(client.house, "import", "file", str(path))
-        await asyncio.sleep(chance.uniform(0.8, 2.5))
+        while running.poll() is None and await position_of(client) == before:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
         running.send_signal(signal.SIGINT)
         _, said = await ended(running)
         if running.returncode == 130:
@@ -145,6 +148,8 @@ async def test_a_thousand_baskets_of_a_real_grocer_come_to_what_they_did(
             assert sum(order["lines"] for order in orders) == 10_449
             assert sum(order["total"]["amount_minor"] for order in orders) == 30_785_29
             assert len({order["customer_id"] for order in orders}) == 711
+            nothing = "products?q=no-product-has-this-name"
+            assert await told_by(client, nothing, as_of_position=position)  # answered once it has come so far
             products = [
                 product
                 for status in ("published", "draft")
@@ -183,11 +188,18 @@ async def imported(house: House, baskets: int) -> None:
     assert running.returncode == 0, told + said
 
 
+async def position_of(client: Client) -> str:
+    """The log's last."""
+    feed, headers = f"{client.house.audit}/v1/feed", client.house.headers("auditor")
+    asked = await client.http.get(feed, params={"limit": 1}, headers=headers)
+    position: str = asked.headers["As-Of-Position"]
+    return position
+
+
 async def head_of(client: Client) -> tuple[str, str]:
     """When the log's last event was recorded, and its position."""
     feed, headers = f"{client.house.audit}/v1/feed", client.house.headers("auditor")
-    asked = await client.http.get(feed, params={"limit": 1}, headers=headers)
-    position = asked.headers["As-Of-Position"]
+    position = await position_of(client)
     last = await client.http.get(feed, params={"after": int(position) - 1}, headers=headers)
     recorded_at: str = json.loads(last.text)["recorded_at"]
     return recorded_at, position

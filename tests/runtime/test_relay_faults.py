@@ -98,9 +98,11 @@ async def test_after_many_tries_without_a_broker_nothing_is_left_behind_and_all_
 ) -> None:
     read: list[int] = []
 
-    async def subscribe(self: LogReader, after: int, limit: int = 0) -> AsyncGenerator[list[StoredEvent]]:
+    async def subscribe(
+        self: LogReader, after: int, limit: int = 0, *, rest_s: float = 0.0
+    ) -> AsyncGenerator[list[StoredEvent]]:
         read.append(after)
-        async for batch in subscribe_as_it_is(self, after, limit):
+        async for batch in subscribe_as_it_is(self, after, limit, rest_s=rest_s):
             yield batch
 
     subscribe_as_it_is = LogReader.subscribe
