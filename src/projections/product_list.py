@@ -17,6 +17,7 @@ from domain.envelope import Recorded
 from projections._price_part import PricePart
 from projections._price_part import evolve as evolve_price
 from projections._product_keys import keys
+from projections._record import record
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
 from projections.ports import Answer, Ask, ReadModel, Rows
@@ -27,7 +28,7 @@ NAME_CHARS: Final = 100
 """So much of a title counts in that order, which keeps keys of indexes and cursors short."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProductSummary:
     """`price_minor` is in `currency`: both None without a price in the listing currency.
 
@@ -53,7 +54,7 @@ class ProductSummary:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListedProduct(ProductSummary):
     """And what lists are sorted and searched by.
 
@@ -66,7 +67,7 @@ class ListedProduct(ProductSummary):
     listed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Draft:
     """What a list needs of a draft; descriptions are long."""
 
@@ -79,7 +80,7 @@ class Draft:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListedPart:
     """`changed_at`: when the last event occurred. `currency`: that it was published in."""
 

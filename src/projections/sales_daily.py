@@ -8,10 +8,11 @@ from typing import Final, LiteralString
 
 from domain import order
 from domain.envelope import Recorded
+from projections._record import record
 from projections.ports import Answer, Ask, ReadModel, Rows
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SalesDaily:
     """Gross sales: what was ordered, whatever became of it later. `day` is that on which it occurred.
 
@@ -28,7 +29,7 @@ class SalesDaily:
     gross_minor: Decimal
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sum:
     """What one lane contributes to a row."""
 
