@@ -8,8 +8,7 @@ from typing import Final, LiteralString
 
 from domain import order
 from domain.envelope import Recorded
-from projections._record import record
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
 @record
