@@ -5,7 +5,7 @@ from datetime import datetime
 
 from domain import price
 from domain.envelope import Recorded
-from projections.ports import record
+from projections._record import record
 
 
 @record

@@ -4,7 +4,7 @@ from typing import assert_never
 
 from domain import stock
 from domain.envelope import Recorded
-from projections.ports import record
+from projections._record import record
 
 
 @record

@@ -10,7 +10,8 @@ from typing import LiteralString
 from domain import CONTEXTS
 from domain.envelope import Recorded
 from domain.values import category_of
-from projections.ports import Answer, Ask, ReadModel, Rows, record
+from projections._record import record
+from projections.ports import Answer, Ask, ReadModel, Rows
 
 
 @record

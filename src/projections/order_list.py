@@ -8,7 +8,8 @@ from typing import Any, Final, LiteralString, assert_never
 from domain import order
 from domain.envelope import Recorded
 from domain.values import Money
-from projections.ports import Answer, Ask, ReadModel, Rows, record
+from projections._record import record
+from projections.ports import Answer, Ask, ReadModel, Rows
 
 
 @record

@@ -9,23 +9,13 @@ runtime does everything else: tables, checkpoints, locks, revisions, rebuilding.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, LiteralString, Protocol, TypeVar, dataclass_transform
+from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
 from domain.envelope import Recorded, Token
 from domain.values import NotFound, Rejected
 
 Row = TypeVar("Row")
-T = TypeVar("T")
 Fold = Callable[[Any, Recorded], Any] | Callable[[Any, Recorded, str], Any]
-
-
-@dataclass_transform(frozen_default=True)
-def record(cls: type[T]) -> type[T]:
-    """Makes a part or a row: a dataclass with slots that is frozen to the type checker alone.
-
-    Making one that is frozen at run time takes three times as long, and a fold does little else.
-    """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from domain.envelope import Recorded
 from projections._price_part import PricePart
 from projections._price_part import evolve as evolve_price
 from projections._product_keys import keys
+from projections._record import record
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
-from projections.ports import Answer, Ask, ReadModel, Rows, record
+from projections.ports import Answer, Ask, ReadModel, Rows
 
 LANGUAGE: Final = "en"
 """Lists are in the order of titles in this language, and of a product without one, in its first."""

@@ -8,7 +8,8 @@ from typing import Final, LiteralString
 
 from domain import order
 from domain.envelope import Recorded
-from projections.ports import Answer, Ask, ReadModel, Rows, record
+from projections._record import record
+from projections.ports import Answer, Ask, ReadModel, Rows
 
 
 @record

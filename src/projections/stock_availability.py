@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from domain import stock
 from domain.envelope import Recorded
+from projections._record import record
 from projections._stock_part import StockPart, evolve
-from projections.ports import Answer, Ask, ReadModel, Rows, record
+from projections.ports import Answer, Ask, ReadModel, Rows
 
 
 @record
