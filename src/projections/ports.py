@@ -22,10 +22,10 @@ Fold = Callable[[Any, Recorded], Any] | Callable[[Any, Recorded, str], Any]
 class ReadModel(Generic[Row]):
     """How a read model is folded and stored.
 
-    - `row`: a `record`, one column a field (str, int, bool, datetime; anything else is stored as
+    - `row`: a frozen dataclass, one column a field (str, int, bool, datetime; anything else is stored as
       jsonb); its first field is the key.
     - `folds`: for each stream category that feeds it, the fold of that category's part:
-      `evolve(part | None, recorded) -> part`. A part is a `record`. It names its class in the
+      `evolve(part | None, recorded) -> part`. A part is a frozen dataclass. It names its class in the
       return annotation. A fold looks nothing up and never judges.
     - `counter`: a part sums up what the events of a category and lane contribute to the row, in any order:
       `add(part | None, recorded, key) -> part`.

@@ -1,7 +1,7 @@
 """What is this product, what does it cost, and is it there? One row a product."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import LiteralString, assert_never
 
@@ -10,19 +10,18 @@ from domain.envelope import Recorded
 from projections._price_part import PricePart, PriceView
 from projections._price_part import evolve as evolve_price
 from projections._product_keys import keys
-from projections._record import record
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
 from projections.ports import Answer, Ask, ReadModel, Rows
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class StockView:
     location: str
     available: int
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class VariantView:
     """`prices`: in force at the last change, and those to come. `price_version`: the price stream's."""
 
@@ -36,7 +35,7 @@ class VariantView:
     stock: tuple[StockView, ...]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ProductDetail:
     """`version` is the product stream's."""
 
@@ -53,7 +52,7 @@ class ProductDetail:
     version: int
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ProductPart:
     drafted: product.ProductDrafted | None = None
     variants: tuple[product.VariantAdded, ...] = ()

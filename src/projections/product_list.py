@@ -17,7 +17,6 @@ from domain.envelope import Recorded
 from projections._price_part import PricePart
 from projections._price_part import evolve as evolve_price
 from projections._product_keys import keys
-from projections._record import record
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
 from projections.ports import Answer, Ask, ReadModel, Rows
@@ -28,7 +27,7 @@ NAME_CHARS: Final = 100
 """So much of a title counts in that order, which keeps keys of indexes and cursors short."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ProductSummary:
     """`price_minor` is in `currency`: both None without a price in the listing currency.
 
@@ -54,7 +53,7 @@ class ProductSummary:
     version: int
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ListedProduct(ProductSummary):
     """And what lists are sorted and searched by.
 
@@ -67,7 +66,7 @@ class ListedProduct(ProductSummary):
     listed_at: datetime
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Draft:
     """What a list needs of a draft; descriptions are long."""
 
@@ -80,7 +79,7 @@ class Draft:
     at: datetime
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ListedPart:
     """`changed_at`: when the last event occurred. `currency`: that it was published in."""
 

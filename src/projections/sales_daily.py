@@ -8,11 +8,10 @@ from typing import Final, LiteralString
 
 from domain import order
 from domain.envelope import Recorded
-from projections._record import record
 from projections.ports import Answer, Ask, ReadModel, Rows
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SalesDaily:
     """Gross sales: what was ordered, whatever became of it later. `day` is that on which it occurred.
 
@@ -29,7 +28,7 @@ class SalesDaily:
     gross_minor: Decimal
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Sum:
     """What one lane contributes to a row."""
 
