@@ -25,6 +25,11 @@ def test_a_new_database_is_empty_and_utf8(new_database: Callable[[], str]) -> No
     assert row == ("UTF8", 18, 0)
 
 
+def test_its_wal_segments_are_short(new_database: Callable[[], str]) -> None:
+    with psycopg.connect(new_database()) as connection:
+        assert connection.execute("show wal_segment_size").fetchone() == ("2MB",)
+
+
 def test_a_wrong_password_is_refused(new_database: Callable[[], str]) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(new_database(), password="wrong")

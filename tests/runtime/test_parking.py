@@ -151,4 +151,6 @@ async def test_the_commands_do_it(side: ReadSide, poison: Recorded) -> None:
     assert tallybook(side, "skip", *place).returncode == 2
     skipped = tallybook(side, "skip", *place, "--reason", "counted twice")
     assert (skipped.returncode, skipped.stderr) == (0, "")
+    again = tallybook(side, "retry", MODEL)
+    assert (again.returncode, again.stdout) == (0, f"no stream is parked in {MODEL}\n")
     assert tallybook(side, "parked").stdout == "no stream is parked\n"

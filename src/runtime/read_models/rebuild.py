@@ -92,7 +92,8 @@ class Rebuild:
         """Without `serve` it stays beside what is served. Raises Rebuilding, Outrun."""
         first = Table(self.model)
         async with _alone(self.url, first) as connection:
-            await _clear(connection, first)
+            for build in await _clear(connection, first):
+                logger.info("dropped %s", build)
             feeder = await _feeder(connection, self.reader, self.progress)
             made = await self._made(feeder, first)
             served = await builds.served_of(connection, first)
