@@ -1,14 +1,14 @@
 """The part that a price stream writes, shared by the read models it feeds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from domain import price
 from domain.envelope import Recorded
+from projections.ports import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PriceView:
     """A gross unit price in minor units, in force from `effective_from` until the next of its currency."""
 
@@ -19,7 +19,7 @@ class PriceView:
     price_event_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PricePart:
     """`prices` by currency and the time they come into force. `changed_at`: when the last event occurred."""
 

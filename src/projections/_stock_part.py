@@ -1,13 +1,13 @@
 """The part that a stock stream writes, shared by the read models it feeds."""
 
-from dataclasses import dataclass
 from typing import assert_never
 
 from domain import stock
 from domain.envelope import Recorded
+from projections.ports import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StockPart:
     sku: str
     location: str

@@ -5,16 +5,15 @@ event itself, `GET /v1/events/{event_id}` at the audit door.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import LiteralString
 
 from domain import CONTEXTS
 from domain.envelope import Recorded
 from domain.values import category_of
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IndexedEvent:
     """`actor` is `type:id`. The row is its own part: one event makes it."""
 
@@ -61,7 +60,7 @@ EVENT_INDEX = ReadModel(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IndexFilter:
     """All that are said must hold. `actor` is `type:id`."""
 

@@ -1,17 +1,17 @@
 """What became of an order? One row an order."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import LiteralString, assert_never
 
 from domain import order
 from domain.envelope import Recorded
 from domain.values import Money
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DetailLine:
     """`amount_minor` is gross, for all units. A line sold elsewhere has no price of one unit."""
 
@@ -27,7 +27,7 @@ class DetailLine:
     price_event_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OrderDetail:
     """`version` is the order stream's; times are when it happened, also elsewhere.
 
@@ -52,7 +52,7 @@ class OrderDetail:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OrderPart:
     placed: order.OrderPlaced | None = None
     imported: order.OrderImported | None = None

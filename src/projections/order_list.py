@@ -8,10 +8,10 @@ from typing import Any, Final, LiteralString, assert_never
 from domain import order
 from domain.envelope import Recorded
 from domain.values import Money
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OrderSummary:
     """`placed_at`: when it was placed, or sold elsewhere, by `source`. `version` is the order stream's."""
 
@@ -27,7 +27,7 @@ class OrderSummary:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SummaryPart:
     """`summary` is None before the order is placed, which no history has."""
 

@@ -1,7 +1,7 @@
 """What is this product, what does it cost, and is it there? One row a product."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import LiteralString, assert_never
 
@@ -12,16 +12,16 @@ from projections._price_part import evolve as evolve_price
 from projections._product_keys import keys
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StockView:
     location: str
     available: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VariantView:
     """`prices`: in force at the last change, and those to come. `price_version`: the price stream's."""
 
@@ -35,7 +35,7 @@ class VariantView:
     stock: tuple[StockView, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProductDetail:
     """`version` is the product stream's."""
 
@@ -52,7 +52,7 @@ class ProductDetail:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProductPart:
     drafted: product.ProductDrafted | None = None
     variants: tuple[product.VariantAdded, ...] = ()

@@ -19,7 +19,7 @@ from projections._price_part import evolve as evolve_price
 from projections._product_keys import keys
 from projections._stock_part import StockPart
 from projections._stock_part import evolve as evolve_stock
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 LANGUAGE: Final = "en"
 """Lists are in the order of titles in this language, and of a product without one, in its first."""
@@ -27,7 +27,7 @@ NAME_CHARS: Final = 100
 """So much of a title counts in that order, which keeps keys of indexes and cursors short."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProductSummary:
     """`price_minor` is in `currency`: both None without a price in the listing currency.
 
@@ -53,7 +53,7 @@ class ProductSummary:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListedProduct(ProductSummary):
     """And what lists are sorted and searched by.
 
@@ -66,7 +66,7 @@ class ListedProduct(ProductSummary):
     listed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Draft:
     """What a list needs of a draft; descriptions are long."""
 
@@ -79,7 +79,7 @@ class Draft:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListedPart:
     """`changed_at`: when the last event occurred. `currency`: that it was published in."""
 

@@ -8,10 +8,10 @@ from typing import Final, LiteralString
 
 from domain import order
 from domain.envelope import Recorded
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SalesDaily:
     """Gross sales: what was ordered, whatever became of it later. `day` is that on which it occurred.
 
@@ -28,7 +28,7 @@ class SalesDaily:
     gross_minor: Decimal
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sum:
     """What one lane contributes to a row."""
 

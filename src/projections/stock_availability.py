@@ -1,15 +1,14 @@
 """How much of a SKU is available, and where? One row a stock item, keyed `{sku}@{location}`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from domain import stock
 from domain.envelope import Recorded
 from projections._stock_part import StockPart, evolve
-from projections.ports import Answer, Ask, ReadModel, Rows
+from projections.ports import Answer, Ask, ReadModel, Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StockAvailability:
     """Units. `version` is the stock stream's."""
 

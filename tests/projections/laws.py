@@ -4,7 +4,8 @@ import importlib
 import pkgutil
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from copy import deepcopy
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, get_args
@@ -156,3 +157,23 @@ def keeps_the_law(model: ReadModel[Any], data: st.DataObject, folding: Folding =
     one_by_one = [[event] for events in streams for event in events]
     mixed = rows(model, data.draw(interleaved(streams)), folding)
     return mixed == rows(model, one_by_one, folding)
+
+
+def spares_what_it_is_given(model: ReadModel[Any], data: st.DataObject) -> bool:
+    """Whether no fold of one more history changes a part it is given, nor `combine` what it looks at."""
+    spared = True
+
+    def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        def watching(given: object, *rest: object) -> object:
+            nonlocal spared
+            before = deepcopy(given)
+            made = work(given, *rest)
+            spared = spared and given == before
+            return made
+
+        return watching
+
+    folds = {category: watched(evolve) for category, evolve in model.folds.items()}
+    streams = data.draw(histories(model))
+    rows(replace(model, folds=folds, combine=watched(model.combine)), streams)
+    return spared

@@ -1,11 +1,20 @@
 """Laws that every read model obeys; the models are found, not listed."""
 
+from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tests.projections.laws import MODELS, STREAMS, histories, history_of, keeps_the_law, unlisted
+from tests.projections.laws import (
+    MODELS,
+    STREAMS,
+    histories,
+    history_of,
+    keeps_the_law,
+    spares_what_it_is_given,
+    unlisted,
+)
 
 from domain import CONTEXTS, EVENTS
 from domain.envelope import Recorded
@@ -67,8 +76,15 @@ def test_what_is_stored_of_a_part_is_what_was_folded(model: ReadModel[Any], data
 
 
 @every_model
-def test_every_fold_names_the_class_of_its_part(model: ReadModel[Any]) -> None:
-    for evolve in model.folds.values():
-        part = get_type_hints(evolve)["return"]
-        assert part.__dataclass_params__.frozen
-        assert "__slots__" in vars(part)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_no_fold_changes_the_part_it_is_given(model: ReadModel[Any], data: st.DataObject) -> None:
+    assert spares_what_it_is_given(model, data)
+
+
+@every_model
+def test_parts_and_rows_are_records_and_each_fold_names_the_class_of_its_part(model: ReadModel[Any]) -> None:
+    for kind in (model.row, *(get_type_hints(evolve)["return"] for evolve in model.folds.values())):
+        assert is_dataclass(kind)
+        assert "__slots__" in vars(kind)
+        assert kind.__hash__ is not None

@@ -1,7 +1,7 @@
 """The table of a read model: named after everything that decides what it holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, make_dataclass, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -57,7 +57,7 @@ def grown(part: Any, recorded: Any) -> Any:
 
 
 grown.__annotations__["return"] = make_dataclass(
-    "ProductPart", [*((name, str) for name in ProductPart.__slots__), ("more", int)], frozen=True
+    "ProductPart", [*((field.name, str) for field in fields(ProductPart)), ("more", int)]
 )
 
 CHANGES: dict[str, Callable[[Model], Model]] = {
@@ -66,7 +66,7 @@ CHANGES: dict[str, Callable[[Model], Model]] = {
     "an index": lambda model: replace(model, indexes=()),
     "a text to be searched": lambda model: replace(model, texts=("slug",)),
     "a column": lambda model: replace(
-        model, row=make_dataclass("ProductDetail", [(name, str) for name in ProductDetail.__slots__])
+        model, row=make_dataclass("ProductDetail", [(field.name, str) for field in fields(ProductDetail)])
     ),
     "a part": lambda model: replace(model, folds={**model.folds, "product": grown}),
     "what feeds it": lambda model: replace(model, folds={"product": model.folds["product"]}),
