@@ -14,7 +14,7 @@ EVENTS_A_STREAM: Final = 4
 class Plan:
     """Figures are medians of the rounds.
 
-    `events`: of the backlog, a multiple of 1,000 and of `EVENTS_A_STREAM`; `runner_events`: of the library's.
+    `events`: of the backlog, a multiple of `EVENTS_A_STREAM`; `runner_events`: of the library's.
     """
 
     quick: bool

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
@@ -22,8 +23,6 @@ Times = tuple[tuple[str, Callable[[str, Any], None]], ...]
 
 _encoder = msgspec.json.Encoder()
 _metadata = msgspec.json.Decoder(Metadata)
-_known_times: dict[type[Any], Times] = {}
-_decoders = {name: msgspec.json.Decoder(event) for name, event in domain.EVENTS.items()}
 
 
 class UnknownEvent(ValueError):
@@ -52,15 +51,23 @@ def _encoded(value: Event | Metadata) -> bytes:
 
 def decode(stored_name: str, data: bytes) -> Event:
     """`UnknownEvent`; msgspec.ValidationError or ValueError if the bytes are not such an event."""
-    decoder = _decoders.get(stored_name)
-    if decoder is None:
-        raise UnknownEvent(f"no event of this code has the stored name {stored_name!r}")
-    event: Event = decoder.decode(data)
-    if _times(type(event)):
+    read, holds_times = _decoder_of(stored_name)
+    event: Event = read(data)
+    if holds_times:
         _require_aware(event)
     return event
 
 
+@cache
+def _decoder_of(stored_name: str) -> tuple[Callable[[bytes], Event], bool]:
+    """And whether there is a time in what it decodes."""
+    kind = domain.EVENTS.get(stored_name)
+    if kind is None:
+        raise UnknownEvent(f"no event of this code has the stored name {stored_name!r}")
+    return msgspec.json.Decoder(kind).decode, bool(_times(kind))
+
+
+@lru_cache(1)  # the events of one command, which are neighbours in the log, have the same
 def decode_metadata(metadata: bytes) -> Metadata:
     decoded = _metadata.decode(metadata)
     _refuse_naive("occurred_at", decoded.occurred_at)
@@ -68,18 +75,16 @@ def decode_metadata(metadata: bytes) -> Metadata:
 
 
 def _require_aware(value: Any) -> None:  # noqa: ANN401 - any dataclass
-    for name, check in _times(type(value)):
+    for name, check in _times(value.__class__):
         check(name, getattr(value, name))
 
 
+@cache
 def _times(kind: type[Any]) -> Times:
     """The fields of a dataclass that hold a time, somewhere, with what checks them."""
-    known = _known_times.get(kind)
-    if known is None:
-        hints = get_type_hints(kind)
-        checked = ((field.name, _check_of(hints[field.name])) for field in fields(kind))
-        known = _known_times[kind] = tuple((name, check) for name, check in checked if check)
-    return known
+    hints = get_type_hints(kind)
+    checked = ((field.name, _check_of(hints[field.name])) for field in fields(kind))
+    return tuple((name, check) for name, check in checked if check)
 
 
 def _check_of(hint: Any) -> Callable[[str, Any], None] | None:  # noqa: ANN401 - any annotation

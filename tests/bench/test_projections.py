@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.backlog import AT_ONCE
 from bench.page import PAGE, Figure, write_between, write_json
 from bench.progress import Progress
 from bench.projections import NAME, PARTS, measured, merged
@@ -13,6 +12,7 @@ from bench.projections_report import AIMS, BEGIN, END, LIMITS, told
 from bench.samples import Samples
 from bench.scratch import scratch_in
 from bench.transport import figures_of
+from runtime.projector import BULK_POSITIONS
 
 AROUND = {
     "date": "2026-03-01T12:00:00+00:00",
@@ -94,7 +94,7 @@ def test_a_whole_run_keeps_nothing_of_what_was_found_before(tmp_path: Path) -> N
 @pytest.mark.parametrize("plan", [FULL, QUICK])
 def test_a_backlog_is_made_of_whole_streams_and_is_long_enough_to_be_filled_in_bulk(plan: Plan) -> None:
     assert plan.events % EVENTS_A_STREAM == plan.runner_events % EVENTS_A_STREAM == 0
-    assert plan.events > 10 * AT_ONCE
+    assert plan.events > BULK_POSITIONS
 
 
 @pytest.mark.heavy

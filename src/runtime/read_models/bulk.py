@@ -15,13 +15,14 @@ from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import set_json_dumps
 
 from domain.envelope import Mark, Recorded
 from runtime.log.reading import LogReader
 from runtime.points import reached
 from runtime.postgres import Connection
 from runtime.read_models import builds
-from runtime.read_models.apply import REFUSED_VALUES, Rows, stored_parts, update
+from runtime.read_models.apply import REFUSED_VALUES, stored_parts, update
 from runtime.read_models.builds import BuildGone, Lane
 from runtime.read_models.folding import Parts, contexts_of, fold, keys_of, types_of
 from runtime.read_models.parked import skips_of
@@ -30,14 +31,15 @@ from runtime.read_models.verify import Progress
 
 logger = logging.getLogger(__name__)
 
-PAGE_POSITIONS: Final = 5_000
+PAGE_POSITIONS: Final = 1_000
+"""So few that what is read of them is still in the cache of the processor when it is folded."""
 NEAR_POSITIONS: Final = 5_000
 """How far from the end of the log a build is left to those who feed it."""
 MAX_ROUNDS: Final = 100
 """How often the log is looked at anew, whether it has grown too far meanwhile."""
 WRITE_ROWS: Final = 5_000
 """In one transaction."""
-WEIGHED_ROWS: Final = 50
+WEIGHED_ROWS: Final = 20
 """Of a page, to know how large rows are."""
 _PATIENCE: Final[LiteralString] = "2h"
 
@@ -155,27 +157,36 @@ class _Folded:
 
     async def write(self) -> None:
         for keys, put in (
-            (self._changed - self._stored, _copy),
-            (self._changed & self._stored, update),
+            (self._changed - self._stored, self._copy),
+            (self._changed & self._stored, self._update),
         ):
             in_order = sorted(keys)
             for first in range(0, len(in_order), WRITE_ROWS):
-                some = in_order[first : first + WRITE_ROWS]
                 with _refusals():
-                    values = {key: self._table.values(self._rows[key]) for key in some}
-                    async with patient(self._connection):
-                        await put(self._connection, self._table, values)
+                    # On disk before the last transaction, which waits for that, says that they are there.
+                    async with patient(self._connection, synchronous_commit="off"):
+                        await put(in_order[first : first + WRITE_ROWS])
         for held in (self._rows, self._changed, self._stored):
             held.clear()
         self._written = True
 
+    async def _copy(self, keys: Sequence[str]) -> None:
+        """Each row is made when it is sent, so that PostgreSQL takes in one while the next is made."""
+        table = self._table
+        columns = [*table.written, sql.Identifier("revision")]
+        statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+            table.identifier, sql.SQL(", ").join(columns)
+        )
+        async with self._connection.cursor() as cursor:
+            set_json_dumps(str, cursor)  # the value of such a column is JSON already
+            async with cursor.copy(statement) as copy:
+                copy.set_types([*table.types, "bigint"])
+                for key in keys:
+                    await copy.write_row((key, *table.values(self._rows[key]), 1))
 
-async def _copy(connection: Connection, table: Table, rows: Rows) -> None:
-    columns = [*table.written, sql.Identifier("revision")]
-    statement = sql.SQL("copy {} ({}) from stdin").format(table.identifier, sql.SQL(", ").join(columns))
-    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for key, values in rows.items():
-            await copy.write_row((key, *values, 1))
+    async def _update(self, keys: Sequence[str]) -> None:
+        values = {key: self._table.values(self._rows[key]) for key in keys}
+        await update(self._connection, self._table, values)
 
 
 @contextmanager
@@ -192,11 +203,12 @@ def _refusals() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def patient(connection: Connection) -> AsyncIterator[None]:
-    """A transaction that may take long."""
+async def patient(connection: Connection, **settings: str) -> AsyncIterator[None]:
+    """A transaction that may take long, with these settings besides."""
+    patience = {"statement_timeout": _PATIENCE, "transaction_timeout": _PATIENCE}
     async with connection.transaction():
-        for limit in ("statement_timeout", "transaction_timeout"):
+        for name, value in (patience | settings).items():
             await connection.execute(
-                sql.SQL("set local {} = {}").format(sql.Identifier(limit), sql.Literal(_PATIENCE))
+                sql.SQL("set local {} = {}").format(sql.Identifier(name), sql.Literal(value))
             )
         yield

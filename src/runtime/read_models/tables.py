@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import Enum
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, LiteralString, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from psycopg import DataError, sql
@@ -36,7 +36,7 @@ Pack = Callable[[Collection[Any]], bytes]
 class Type:
     """Of a column: its name, how arrays of it are packed, and what these are cast to."""
 
-    name: sql.SQL
+    name: LiteralString
     pack: Pack
     packed: sql.SQL
 
@@ -45,13 +45,13 @@ def _decimals(values: Collection[Decimal | None]) -> bytes:
     return packing.texts([None if value is None else str(value) for value in values])
 
 
-_TEXT: Final = Type(sql.SQL('text collate "C"'), packing.texts, sql.SQL("text[]"))
-_JSON: Final = Type(sql.SQL("jsonb"), packing.documents, sql.SQL("jsonb[]"))
+_TEXT: Final = Type("text", packing.texts, sql.SQL("text[]"))
+_JSON: Final = Type("jsonb", packing.documents, sql.SQL("jsonb[]"))
 _TYPES: Final[Mapping[type, Type]] = {
-    bool: Type(sql.SQL("boolean"), packing.booleans, sql.SQL("boolean[]")),
-    int: Type(sql.SQL("bigint"), packing.wide_numbers, sql.SQL("bigint[]")),
-    Decimal: Type(sql.SQL("numeric"), _decimals, sql.SQL("text[]::numeric[]")),
-    datetime: Type(sql.SQL("timestamptz"), packing.times, sql.SQL("timestamptz[]")),
+    bool: Type("boolean", packing.booleans, sql.SQL("boolean[]")),
+    int: Type("bigint", packing.wide_numbers, sql.SQL("bigint[]")),
+    Decimal: Type("numeric", _decimals, sql.SQL("text[]::numeric[]")),
+    datetime: Type("timestamptz", packing.times, sql.SQL("timestamptz[]")),
 }
 
 
@@ -68,6 +68,12 @@ class Column:
         return sql.Identifier(self.name)
 
     @property
+    def definition(self) -> sql.Composed:
+        """As the table is made with it."""
+        kind = sql.SQL('text collate "C"') if self.type is _TEXT else sql.SQL(self.type.name)
+        return sql.SQL("{} {}").format(self.identifier, kind)
+
+    @property
     def collated(self) -> sql.Composable:
         """In a query of given values, so that they compare as stored ones do."""
         if self.type is not _TEXT:
@@ -75,10 +81,9 @@ class Column:
         return sql.SQL('{0} collate "C" as {0}').format(self.identifier)
 
     @property
-    def array(self) -> sql.Composed:
+    def array(self) -> sql.SQL:
         """The type of the array that carries its values to `unnest`."""
-        base = sql.SQL("text") if self.type is _TEXT else self.type.name
-        return base + sql.SQL("[]")
+        return sql.SQL(self.type.name + "[]")
 
     def value(self, value: object) -> object:
         """As psycopg takes it."""
@@ -139,6 +144,11 @@ class Table:
         rest = (column.identifier for column in self.columns[1:])
         return [self.key.identifier, sql.Identifier("parts"), *rest, sql.Identifier("shown")]
 
+    @property
+    def types(self) -> list[str]:
+        """Of `written`."""
+        return ["text", "bytea", *(column.type.name for column in self.columns[1:]), "boolean"]
+
     def values(self, parts: Parts) -> list[object]:
         """Of `written`, behind the key."""
         return [self.encode(parts), *self.row(parts)]
@@ -164,9 +174,7 @@ class Table:
 
     def creation(self) -> sql.Composed:
         """The statement that makes the table."""
-        columns = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(column.identifier, column.type.name) for column in self.columns
-        )
+        columns = sql.SQL(", ").join(column.definition for column in self.columns)
         return sql.SQL(
             "create table {} ({}, parts bytea not null, shown boolean not null, "
             "revision bigint not null, primary key ({}))"

@@ -7,20 +7,29 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
 
 import pytest
 from history import history, received, stock_of
 from poison import poisoned
+from psycopg import sql
 from read_side import ReadSide, running
 
 from domain.envelope import Mark
 from projections import READ_MODELS
+from projections._stock_part import StockPart
 from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime import projector
 from runtime.audit_log.history import History
+from runtime.postgres import Connection
 from runtime.read_models import builds, bulk
 from runtime.read_models.builds import BuildGone, Lane
+from runtime.read_models.feeding import Feeder
 from runtime.read_models.folding import Model
 from runtime.read_models.resuming import parked_in
 from runtime.read_models.tables import Table
@@ -118,6 +127,78 @@ async def test_what_is_refused_is_left_to_be_fed_step_by_step(side: ReadSide) ->
     assert await indexes_of(side, table) == before
     async with running(projector.Projector(side.reader, side.pool, "127.0.0.1:1", [model])):
         await until_parked(side, table)
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """A column of each type that there is, and nothing in some."""
+
+    id: str
+    amount: Decimal
+    none: Decimal | None
+    flag: bool
+    at: datetime | None
+    kind: StrEnum
+    tags: tuple[str, ...] | None
+    text: str = "é"
+    number: int = -(2**63)
+
+
+KIND = StrEnum("KIND", ["one"])
+
+
+def showing(row: Any) -> Model:
+    """Rows of which all but the key is as in this one."""
+
+    def combine(parts: Mapping[str, StockPart]) -> Any:
+        [part] = parts.values()
+        return replace(row, id=f"{part.sku}@{part.location}")
+
+    return replace(STOCK_AVAILABILITY, row=type(row), combine=combine, indexes=())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Anything(
+            "", Decimal("-0.10"), None, True, datetime(2026, 2, 28, 1, 2, 3, 4, UTC), KIND("one"), ("é",)
+        ),
+        Anything("", Decimal("1e30"), Decimal(0), False, None, KIND("one"), None),
+    ],
+    ids=["something", "nothing"],
+)
+async def test_what_is_copied_is_what_is_inserted_step_by_step(side: ReadSide, row: Anything) -> None:
+    await side.write(list(history(seed=11, appends=40)))
+    copied = await made(side, showing(row))
+    marks = await filled(side, copied)
+    incarnation = await side.reader.incarnation()
+    async with side.pool.connection() as connection:
+        inserted = await builds.create_another(connection, copied, await side.reader.lanes(), incarnation)
+        await Feeder(connection, side.reader, incarnation, lambda _: None).catch_up(inserted)
+        assert await builds.marks_of(connection, inserted.build) == marks
+        rows, expected = [await rows_of(connection, table) for table in (copied, inserted)]
+    assert rows == expected != []
+
+
+async def rows_of(connection: Connection, table: Table) -> list[tuple[Any, ...]]:
+    query = sql.SQL("select {} from {} order by id").format(
+        sql.SQL(", ").join(table.written), table.identifier
+    )
+    return await (await connection.execute(query)).fetchall()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"number": 2**63}, {"text": "\0"}, {"text": "\ud800"}, {"tags": ("\ud800",)}, {"amount": "x"}],
+    ids=str,
+)
+async def test_a_build_with_a_value_that_no_column_holds_is_left_to_be_fed_step_by_step(
+    side: ReadSide, change: Mapping[str, Any]
+) -> None:
+    await side.write(list(history(seed=11, appends=40)))
+    sound = Anything("", Decimal(1), None, True, None, KIND("one"), None)
+    marks = await filled(side, await made(side, showing(replace(sound, **change))))
+    assert set(marks.values()) == {builds.NOWHERE}
 
 
 async def until_parked(side: ReadSide, table: Table) -> None:
