@@ -16,6 +16,8 @@ from psycopg import DataError, sql
 from psycopg.errors import ProgramLimitExceeded
 
 from domain.envelope import Mark
+from runtime import packing
+from runtime.packing import Packed
 from runtime.points import reached
 from runtime.postgres import Connection
 from runtime.read_models.builds import Lane
@@ -28,8 +30,8 @@ update read.checkpoints c set position = held.reached, event_id = held.event_id
 from (
     select c.context, c.lane, wanted.reached, wanted.event_id
     from read.checkpoints c
-    join unnest(%(contexts)s::text[], %(lanes)s::smallint[], %(incarnations)s::uuid[], %(expected)s::bigint[],
-        %(reached)s::bigint[], %(event_ids)s::uuid[])
+    join unnest(%(contexts)b::text[], %(lanes)b::smallint[], %(incarnations)b::uuid[], %(expected)b::bigint[],
+        %(reached)b::bigint[], %(event_ids)b::uuid[])
         as wanted (context, lane, incarnation, expected, reached, event_id) using (context, lane)
     where c.build = %(build)s and c.incarnation = wanted.incarnation and c.position = wanted.expected
     order by c.context, c.lane for update of c
@@ -40,7 +42,7 @@ returning c.context, c.lane, c.parked, c.skipped_upto
 
 KEPT: Final = 100
 """Statements of a kind; builds come and go."""
-_BY_KEY: Final[LiteralString] = "select {key}, parts from {table} where {key} = any(%s)"
+_BY_KEY: Final[LiteralString] = "select {key}, parts from {table} where {key} = any(%b::text[])"
 
 T = TypeVar("T")
 Write = Callable[[Connection, Table, Sequence[Arriving]], Awaitable[Sequence[Refusal]]]
@@ -146,12 +148,12 @@ async def _move(
         _MOVE,
         {
             "build": table.build,
-            "contexts": [step.context for step in steps],
-            "lanes": [step.lane for step in steps],
-            "incarnations": [step.incarnation for step in steps],
-            "expected": [step.before.position for step in steps],
-            "reached": [step.after.position for step in steps],
-            "event_ids": [step.after.event_id for step in steps],
+            "contexts": Packed(packing.texts([step.context for step in steps])),
+            "lanes": Packed(packing.smallints([step.lane for step in steps])),
+            "incarnations": Packed(packing.uuids([step.incarnation for step in steps])),
+            "expected": Packed(packing.bigints([step.before.position for step in steps])),
+            "reached": Packed(packing.bigints([step.after.position for step in steps])),
+            "event_ids": Packed(packing.uuids([step.after.event_id for step in steps])),
         },
     )
     return {
@@ -198,13 +200,15 @@ async def write_one_by_one(
 
 
 async def _lock(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
-    found = await connection.execute(_by_key(table, " order by {key} for update"), [keys])
+    found = await connection.execute(
+        _by_key(table, " order by {key} for update"), [Packed(packing.texts(keys))]
+    )
     return dict(await found.fetchall())
 
 
 async def stored_parts(connection: Connection, table: Table, keys: list[str]) -> dict[str, bytes]:
     """Of those of the rows that are there."""
-    found = await connection.execute(_by_key(table, ""), [keys])
+    found = await connection.execute(_by_key(table, ""), [Packed(packing.texts(keys))])
     return dict(await found.fetchall())
 
 
