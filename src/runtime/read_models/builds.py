@@ -207,6 +207,11 @@ async def adopt(connection: Connection, table: Table, incarnation: str) -> None:
     )
 
 
+def head_of(marks: Mapping[Lane, Mark]) -> int:
+    """The highest position that was applied; 0 while there is none."""
+    return max((mark.position for mark in marks.values()), default=0)
+
+
 async def has_caught_up(connection: Connection, table: Table) -> None:
     """It holds all of the log. It is served from now on, under the plain name too, if no other build is.
 

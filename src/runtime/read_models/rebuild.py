@@ -139,7 +139,7 @@ class Rebuild:
             self.model.name,
             made.build,
             rows,
-            _head(marks),
+            builds.head_of(marks),
             compared=True,
             differing=differing,
             told=told,
@@ -149,7 +149,7 @@ class Rebuild:
     async def _counted(self, connection: Connection, made: Table) -> Rebuilt:
         marks = await builds.marks_of(connection, made.build)
         rows = await _count(connection, made)
-        return Rebuilt(self.model.name, made.build, rows, _head(marks), compared=False)
+        return Rebuilt(self.model.name, made.build, rows, builds.head_of(marks), compared=False)
 
 
 async def switch(url: str, reader: LogReader, model: Model, *, back: bool) -> tuple[str, str]:
@@ -248,10 +248,6 @@ async def _count(connection: Connection, table: Table) -> int:
     counted = await connection.execute(sql.SQL("select count(*) from {}").format(table.identifier))
     [(rows,)] = await counted.fetchall()
     return int(rows)
-
-
-def _head(marks: Mapping[Lane, Mark]) -> int:
-    return max((mark.position for mark in marks.values()), default=0)
 
 
 async def _clear(connection: Connection, first: Table) -> Sequence[str]:

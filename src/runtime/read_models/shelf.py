@@ -53,6 +53,9 @@ class Shelf:
                 ((key, pickle.dumps(parts, pickle.HIGHEST_PROTOCOL)) for key, parts in sorted(rows.items())),
             )
 
+    def clear(self) -> None:
+        self._database.execute("delete from rows")
+
     def in_order(self) -> Iterator[tuple[str, Parts]]:
         """By key, as PostgreSQL sorts it under the collation "C"."""
         for key, parts in self._database.execute("select key, parts from rows order by key"):

@@ -2,9 +2,13 @@
 
 All at one cut: a single snapshot holds the rows and the checkpoints of every lane, and the log is folded up
 to those, lane by lane; by the law of interleaving that gives the same rows as the log's own order. Traffic
-may go on meanwhile. The log is read once, through the library `eventsourcing`, so that what serves the rows
-and what checks them do not read alike; the rows are folded on a shelf, so that memory is bounded, and then
-compared with those that are served, in the order of their keys.
+may go on meanwhile. As long as a snapshot is open PostgreSQL keeps whatever it sees, and goes through that on
+its way to what has replaced it; so the log is folded before, up to where the rows are then, and only what has
+come since is folded while it is open.
+
+The log is read through the library `eventsourcing`, so that what serves the rows and what checks them do not
+read alike; the rows are folded on a shelf, so that memory is bounded, and then compared with those that are
+served, in the order of their keys.
 """
 
 import asyncio
@@ -23,7 +27,7 @@ from runtime.audit_log.history import History
 from runtime.audit_log.mapper import Kept
 from runtime.postgres import Connection, connect
 from runtime.process import CannotStart
-from runtime.read_models.builds import Lane, marks_of, served_of
+from runtime.read_models.builds import Lane, head_of, marks_of, served_of
 from runtime.read_models.folding import Model, Parts, fold, keys_of, types_of
 from runtime.read_models.parked import Parked, omitted_of, parked_streams
 from runtime.read_models.shelf import Shelf
@@ -104,9 +108,21 @@ class Applied:
     marks: Mapping[Lane, Mark]
     omitted: Omitted
 
+    @property
+    def head(self) -> int:
+        return head_of(self.marks)
+
+    def reaches(self, event: Kept) -> bool:
+        return event.position <= self.marks[event.context, event.lane].position
+
     def holds(self, event: Kept) -> bool:
-        return event.position <= self.marks[event.context, event.lane].position and not self.omitted.holds(
-            event
+        return self.reaches(event) and not self.omitted.holds(event)
+
+    def goes_on_from(self, earlier: "Applied") -> bool:
+        """Whether it holds all that the other does, and what it holds besides comes later in every stream."""
+        marks = [(self.marks.get(lane), mark) for lane, mark in earlier.marks.items()]
+        return self.omitted == earlier.omitted and all(
+            mark == before or (mark is not None and mark.position > before.position) for mark, before in marks
         )
 
 
@@ -132,10 +148,7 @@ class Cut:
     async def of(cls, url: str, model: Model) -> AsyncIterator["Cut"]:
         """As long as it is open, nothing in it changes. Raises NothingServed."""
         async with patient_reader(url) as connection, snapshot(connection):
-            table = await served_of(connection, Table(model))
-            if table is None:
-                raise NothingServed(f"{model.name}: no projector of this release has caught up with the log")
-            applied = Applied(await marks_of(connection, table.build), await omitted_of(connection, table))
+            table, applied = await _served(connection, model)
             parked = await parked_streams(connection, [table.build])
             counted = await connection.execute(sql.SQL("select count(*) from {}").format(table.identifier))
             [(rows,)] = await counted.fetchall()
@@ -167,36 +180,81 @@ class Cut:
         return self._table.encode(parts)
 
 
+async def _served(connection: Connection, model: Model) -> tuple[Table, Applied]:
+    """What is served, and what of the log is in it. Raises NothingServed."""
+    table = await served_of(connection, Table(model))
+    if table is None:
+        raise NothingServed(f"{model.name}: no projector of this release has caught up with the log")
+    return table, Applied(await marks_of(connection, table.build), await omitted_of(connection, table))
+
+
+class _Fold:
+    """Of the log, on a shelf: up to one moment, then on from there to a later one."""
+
+    def __init__(self, history: History, model: Model, shelf: Shelf, progress: Progress) -> None:
+        self._history = history
+        self._model = model
+        self._shelf = shelf
+        self._progress = progress
+        self._taken: Applied | None = None
+        self._after = 0
+
+    async def up_to(self, applied: Applied) -> None:
+        """From the beginning again, if what is folded cannot become that."""
+        if self._taken and not applied.goes_on_from(self._taken):
+            self._shelf.clear()
+            self._taken, self._after = None, 0
+        taken, after = self._taken, self._after
+        beyond = applied.head + 1  # the first event that has to be read again
+
+        def wanted(event: Kept) -> bool:
+            nonlocal beyond
+            if not applied.reaches(event):
+                beyond = min(beyond, event.position)
+            return applied.holds(event) and not (taken and taken.reaches(event))
+
+        async for events in _events(self._history, self._model, applied.head, wanted, after):
+            rows = self._shelf.take({key for one in events for key in keys_of(self._model, one)})
+            changed = fold(self._model, rows, events)
+            self._shelf.put({key: rows[key] for key in changed})
+            self._progress(len(events))
+        self._taken, self._after = applied, max(after, beyond - 1)
+
+
 async def verify(history: History, url: str, model: Model, progress: Progress) -> Verified:
     """Every row of what is served, from zero. Raises NothingServed, and what a fold refuses."""
-    async with Cut.of(url, model) as cut:
-        head = max(mark.position for mark in cut.applied.marks.values())
-        verified = Verified(model.name, cut.rows, head, cut.parked, 0, [])
-        with Shelf.open() as shelf:
-            async for events in _events(history, model, cut.applied):
-                rows = shelf.take({key for one in events for key in keys_of(model, one)})
-                changed = fold(model, rows, events)
-                shelf.put({key: rows[key] for key in changed})
-                progress(len(events))
-            expected = _in_turns(shelf.in_order())
+    with Shelf.open() as shelf:
+        folded = _Fold(history, model, shelf, progress)
+        async with patient_reader(url) as connection, snapshot(connection):
+            _, applied = await _served(connection, model)
+        await folded.up_to(applied)
+        async with Cut.of(url, model) as cut:
+            await folded.up_to(cut.applied)
+            verified = await _compared(cut, model, shelf)
+    if verified.told:
+        await find_events(history, model, cut.applied, verified.told)
+    return verified
+
+
+async def _compared(cut: Cut, model: Model, shelf: Shelf) -> Verified:
+    verified = Verified(model.name, cut.rows, cut.applied.head, cut.parked, 0, [])
+    expected = _in_turns(shelf.in_order())
+    coming = await anext(expected, None)
+    async for key, stored, stored_parts in cut.stored():
+        while coming and coming[0] < key:
+            _note(verified, coming[0], None, model.combine(coming[1]))
             coming = await anext(expected, None)
-            async for key, stored, stored_parts in cut.stored():
-                while coming and coming[0] < key:
-                    _note(verified, coming[0], None, model.combine(coming[1]))
-                    coming = await anext(expected, None)
-                if coming and coming[0] == key:
-                    row = model.combine(coming[1])
-                    if stored != row or stored_parts != cut.encoded(coming[1]):
-                        _note(verified, key, stored, row)
-                    coming = await anext(expected, None)
-                else:
-                    _note(verified, key, stored, None)
-            while coming:
-                _note(verified, coming[0], None, model.combine(coming[1]))
-                coming = await anext(expected, None)
-        if verified.told:
-            await find_events(history, model, cut.applied, verified.told)
-        return verified
+        if coming and coming[0] == key:
+            row = model.combine(coming[1])
+            if stored != row or stored_parts != cut.encoded(coming[1]):
+                _note(verified, key, stored, row)
+            coming = await anext(expected, None)
+        else:
+            _note(verified, key, stored, None)
+    while coming:
+        _note(verified, coming[0], None, model.combine(coming[1]))
+        coming = await anext(expected, None)
+    return verified
 
 
 async def _in_turns(rows: Iterable[tuple[str, Parts]]) -> AsyncIterator[tuple[str, Parts]]:
@@ -216,16 +274,17 @@ def _note(verified: Verified, key: str, stored: Any, expected: Any) -> None:  # 
 async def find_events(history: History, model: Model, applied: Applied, told: Iterable[Difference]) -> None:
     """The events that feed the rows that differ, found by looking through the log once more."""
     wanted = {difference.key: difference for difference in told}
-    async for events in _events(history, model, applied):
+    async for events in _events(history, model, applied.head, applied.holds):
         for recorded in events:
             for key in keys_of(model, recorded):
                 if key in wanted and len(wanted[key].events) < MAX_EVENTS_TOLD:
                     wanted[key].events.append(recorded)
 
 
-async def _events(history: History, model: Model, applied: Applied) -> AsyncIterator[Sequence[Recorded]]:
-    """What feeds the model, in the order of the log, as far as each lane has come."""
-    upto = max((mark.position for mark in applied.marks.values()), default=0)
-    reading = history.events(upto=upto, types=types_of(model), wanted=applied.holds)
+async def _events(
+    history: History, model: Model, upto: int, wanted: Callable[[Kept], bool], after: int = 0
+) -> AsyncIterator[Sequence[Recorded]]:
+    """What feeds the model and is wanted, in the order of the log."""
+    reading = history.events(after=after, upto=upto, types=types_of(model), wanted=wanted)
     while page := await asyncio.to_thread(lambda: list(islice(reading, PAGE_EVENTS))):
         yield page

@@ -1,7 +1,7 @@
 """What is served is compared with a fold of the log; a row that differs is found and explained."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -10,15 +10,17 @@ from history import history
 from psycopg import sql
 from read_side import ReadSide, running
 
+from domain.envelope import Mark
 from projections import READ_MODELS
 from projections.order_detail import ORDER_DETAIL
 from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime.audit_log.history import History
+from runtime.read_models import builds
 from runtime.read_models import verify as verifying
 from runtime.read_models.folding import Model
 from runtime.read_models.tables import Table
-from runtime.read_models.verify import NothingServed, Verified, verify
+from runtime.read_models.verify import Cut, NothingServed, Verified, verify
 from runtime.verifying import UnknownReadModel, chosen, told
 
 pytestmark = pytest.mark.anyio
@@ -153,6 +155,129 @@ async def test_traffic_goes_on_meanwhile(side: ReadSide) -> None:
                 assert (await verified(side, model)).differing == 0
             rounds += 1
         await writing
+
+
+@asynccontextmanager
+async def between(
+    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Something happens when the log has been folded, and before the rows are looked at."""
+    look = Cut.of
+
+    @asynccontextmanager
+    async def late(url: str, model: Model) -> AsyncIterator[Cut]:
+        await meanwhile()
+        async with look(url, model) as cut:
+            yield cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Cut, "of", late)
+        yield
+
+
+async def folded(side: ReadSide, model: Model) -> tuple[Verified, int]:
+    """And how many events were folded for it."""
+    events: list[int] = []
+    with History.open(side.log_url) as log:
+        return await verify(log, side.read_url, model, events.append), sum(events)
+
+
+@pytest.mark.parametrize("model", READ_MODELS, ids=lambda model: model.name)
+async def test_the_log_is_folded_on_to_where_the_rows_have_come_meanwhile(
+    side: ReadSide, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = list(history(seed=6, appends=120))
+    await side.write(facts[:60])
+    async with running(side.projector()):
+        await side.converge()
+
+        async def grow() -> None:
+            await side.write(facts[60:])
+            await side.converge()
+
+        async with between(monkeypatch, grow):
+            found, events = await folded(side, model)
+        again, once = await folded(side, model)
+    assert found == again
+    assert events == once
+    assert found.differing == 0
+    assert found.rows > 0
+
+
+async def test_a_lane_that_had_not_come_as_far_as_others_is_folded_on_from_where_it_was(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(side):
+        table = Table(STOCK_AVAILABILITY)
+        async with side.pool.connection() as connection:
+            marks = await builds.marks_of(connection, table.build)
+        late, mark = max(marks.items(), key=lambda one: one[1].position)
+        [first, *_] = await side.reader.read_lane(*late, after=0, upto=mark.position)
+        behind = Mark(first.position, first.event_id)
+
+        async def stands(at: Mark) -> None:
+            async with side.pool.connection() as connection:
+                await connection.execute(
+                    "update read.checkpoints set position = %s, event_id = %s"
+                    " where build = %s and (context, lane) = (%s, %s)",
+                    [at.position, at.event_id, table.build, *late],
+                )
+
+        _, once = await folded(side, STOCK_AVAILABILITY)
+        await stands(behind)
+        async with between(monkeypatch, lambda: stands(mark)):
+            found, events = await folded(side, STOCK_AVAILABILITY)
+        assert (found.differing, found.head, events) == (0, mark.position, once)
+        async with between(monkeypatch, lambda: stands(behind)):
+            found, events = await folded(side, STOCK_AVAILABILITY)
+        assert found.differing > 0  # the rows of that lane are ahead of what is said of it
+        assert events > once  # and all is folded again: it cannot be gone back
+
+
+async def test_what_is_left_out_by_then_is_not_folded(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(side):
+        table = Table(STOCK_AVAILABILITY)
+        async with side.pool.connection() as connection:
+            first = next(event for event in await side.reader.read(0) if event.stream.startswith("stock-"))
+
+            async def leave_out() -> None:
+                await connection.execute(
+                    "insert into read.skipped"
+                    " (declaration, event_id, context, lane, position, stream, reason, skipped_by)"
+                    " values (%s, %s, %s, %s, %s, %s, 'a test', 'nobody')",
+                    [
+                        table.declaration,
+                        first.event_id,
+                        first.context,
+                        first.lane,
+                        first.position,
+                        first.stream,
+                    ],
+                )
+
+            async with between(monkeypatch, leave_out):
+                found = await verified(side, STOCK_AVAILABILITY)
+    [difference] = found.told
+    assert first.event_id not in [event.event_id for event in difference.events]
+
+
+async def test_no_snapshot_is_open_while_the_log_is_folded(side: ReadSide) -> None:
+    async with served(side):
+        with psycopg.connect(side.read_url, autocommit=True) as owner, History.open(side.log_url) as log:
+            seen: list[int] = []
+
+            def look(_events: int) -> None:
+                found = owner.execute(
+                    "select count(*) from pg_stat_activity where datname = current_database()"
+                    " and state = 'idle in transaction' and application_name = 'tallybook_reader'"
+                )
+                seen.extend(count for (count,) in found.fetchall())
+
+            await verify(log, side.read_url, STOCK_AVAILABILITY, look)
+        assert seen
+        assert not any(seen)
 
 
 async def test_what_nobody_has_made_cannot_be_verified(side: ReadSide) -> None:
