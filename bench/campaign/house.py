@@ -20,7 +20,6 @@ from bench.house import free_port_base
 from runtime.embedded.child import ChildSpec
 from runtime.home import Home
 from runtime.settings import Settings, UpSettings, url_of, variable_of
-from runtime.stopping import cancel
 from runtime.supervisor import ProcessRecord, locked, records_of, supervise
 from runtime.up import Broker, Ports, plan_house
 
@@ -116,14 +115,20 @@ async def house_in(directory: Path, broker: Broker) -> AsyncIterator[House]:
         try:
             await asyncio.wait({running, waiting}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
             if not ready.is_set():
-                await cancel(running)
-                await running
+                await _end(running)
                 raise TimeoutError(f"the house was not ready in {START_S:.0f} s")
             yield house
         finally:
             waiting.cancel()
-            await cancel(running)
-            await asyncio.gather(running, return_exceptions=True)
+            await _end(running)
+
+
+async def _end(running: asyncio.Task[None]) -> None:
+    """Cancelled once, it ends what it has started; again, it would leave that. Raises what it failed with."""
+    running.cancel()
+    await asyncio.wait({running})
+    if not running.cancelled():
+        running.result()
 
 
 def _own(spec: ChildSpec) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The campaign's own reckoning: which faults strike, what is counted as lost, when a house has recovered."""
 
 import ast
+import os
 import socket
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from tree import modules
 
 from bench.campaign import sockets
 from bench.campaign.examine import Findings
-from bench.campaign.house import figure_of
+from bench.campaign.house import figure_of, house_in
 from bench.campaign.ledger import Account, Effect, Fate, Place, Told, account
 from bench.campaign.recovery import LIMIT_S, Look, Silence, recovered_at, summary
 from bench.campaign.report import POINTS, Campaign, broken, figures, lines
 from bench.campaign.schedule import LONGEST_STOP_S, SHORTEST_STOP_S, every_fault, strikes
 from bench.campaign.topics import FOREIGN, forged
+from bench.scratch import scratch_in
 from bench.worker import ROOT
+from runtime.settings import variable_of
+from runtime.supervisor import records_of
 
 ORDER = Effect("order.placed.v1", "a customer")
 LOG = {7: "event 7", 8: "event 8"}
@@ -211,6 +215,18 @@ def test_a_connection_of_another_process_can_be_cut_in_the_middle_of_a_wait(tmp_
                 assert here.recv(1) == b""
             said, _ = other.communicate(timeout=10)
     assert said.strip() == b"b''"
+
+
+@pytest.mark.heavy
+@pytest.mark.anyio
+async def test_of_a_house_that_is_struck_nothing_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(variable_of(""))]:
+        monkeypatch.delenv(name)
+    with scratch_in(Path("/tmp")) as directory:  # noqa: S108 - a directory of its own in it
+        async with house_in(directory, "embedded") as house:
+            left = [record.find() for record in records_of(house.home)]
+    assert len(left) > len(house.environments)
+    assert not [process for process in left if process and process.is_running()]
 
 
 @pytest.mark.heavy
