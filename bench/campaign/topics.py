@@ -16,7 +16,7 @@ FOREIGN: Final = "0198c0de-0000-7000-8000-00000000dead"
 """An incarnation that is none of the log's."""
 PARTITIONS: Final = 3
 T = TypeVar("T")
-Change = Callable[[list[Any]], Sequence[Any]]
+Change = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 def delete(servers: str, lanes: int) -> None:
@@ -36,8 +36,8 @@ def make_again(servers: str, lanes: int, partitions: int) -> None:
     _administer(servers, anew)
 
 
-def repeat(servers: str, lanes: int, change: Change) -> int:
-    """Sends the last messages of every partition again, as `change` has them; how many."""
+def last(servers: str, lanes: int) -> Sequence[Any]:
+    """The last messages of every partition."""
     consumer = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, consumer_timeout_ms=1_000)
     with closing(consumer):
         partitions = [
@@ -47,8 +47,11 @@ def repeat(servers: str, lanes: int, change: Change) -> int:
         ends = consumer.end_offsets(partitions)
         for partition in partitions:
             consumer.seek(partition, max(0, ends[partition] - MESSAGES))
-        found = list(zip(range(MESSAGES * len(partitions)), consumer, strict=False))
-    records = change([record for _, record in found])
+        return [record for _, record in zip(range(MESSAGES * len(partitions)), consumer, strict=False)]
+
+
+def send(servers: str, records: Sequence[Any]) -> None:
+    """To where each came from."""
     with closing(KafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True)) as producer:
         for record in records:
             producer.send(
@@ -59,7 +62,6 @@ def repeat(servers: str, lanes: int, change: Change) -> int:
                 partition=record.partition,
             )
         producer.flush(timeout=MS / 1_000)
-    return len(records)
 
 
 def forged(records: Sequence[Any]) -> Sequence[Any]:
