@@ -6,6 +6,7 @@ last.
 """
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -63,6 +64,7 @@ class Pipeline:
         """What the socket does not take now goes when it can. A flush that waits may also have read."""
         try:
             unsent = self._pgconn.flush() == 1
+            self._take_in_last()
         except psycopg.Error as lost:
             self._break(lost)
             return
@@ -76,6 +78,7 @@ class Pipeline:
     def _read(self) -> None:
         try:
             self._pgconn.consume_input()
+            self._take_in_last()
         except psycopg.Error as lost:
             self._break(lost)
             return
@@ -83,6 +86,15 @@ class Pipeline:
             self._flush()
         else:
             self._take_answers()
+
+    def _take_in_last(self) -> None:
+        """Raises psycopg's OperationalError where the connection was reset, whatever arrived with that.
+
+        The loop may tell of it once only: uvloop then watches the socket no longer, and whoever took that
+        for data alone would wait for ever.
+        """
+        while _is_reset(self._socket):
+            self._pgconn.consume_input()
 
     def _take_answers(self) -> None:
         """A call is answered by a result, the end of its results, and the mark that ends its transaction."""
@@ -115,3 +127,9 @@ class Pipeline:
             answer = self._called.popleft()
             if not answer.done():
                 answer.set_exception(psycopg.OperationalError(str(lost)))
+
+
+def _is_reset(socket: int) -> bool:
+    asked = select.poll()
+    asked.register(socket, 0)  # errors and hang-ups are told in any case
+    return bool(asked.poll(0))

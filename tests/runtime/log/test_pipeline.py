@@ -1,13 +1,16 @@
 """Calls on one connection, the next before the last is answered: answers in order, and none is lost."""
 
 import asyncio
+import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 from log_tools import WAIT_S
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from runtime.log.pipeline import Pipeline
 from runtime.postgres import Connection, connect
@@ -153,3 +156,48 @@ async def test_closing_fails_what_is_not_answered(pipeline: Pipeline) -> None:
     for failure in await told(*answers):
         assert isinstance(failure, psycopg.OperationalError)
     await pipeline.close()
+
+
+NOTICE = b"SWARNING\0VWARNING\0C57P02\0Mterminating connection because of crash of another server process\0\0"
+
+
+async def resetting(url: str) -> None:
+    """A server that dies with a call unread says so, and its kernel resets the connection: both at once."""
+    loop = asyncio.get_running_loop()
+    parts = conninfo_to_dict(url)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as server:
+        listening.setblocking(False)
+        server.setblocking(False)
+        accepting = asyncio.create_task(loop.sock_accept(listening))
+        through = make_conninfo(url, host="127.0.0.1", port=listening.getsockname()[1])
+        connecting = asyncio.create_task(Connection.connect(through, autocommit=True))
+        client, _ = await accepting
+        await loop.sock_connect(server, (str(parts["host"]), int(parts["port"] or 0)))
+
+        async def pump(one: socket.socket, other: socket.socket) -> None:
+            while some := await loop.sock_recv(one, 65_536):
+                await loop.sock_sendall(other, some)
+
+        pumps = [asyncio.create_task(pump(*pair)) for pair in ((client, server), (server, client))]
+        connection = await connecting
+        await connection.execute(STATEMENT)
+        pipeline = Pipeline(connection, "work")
+        unanswered = call(pipeline, sleep_s=60)
+        await asyncio.sleep(0.1)
+        for pumping in pumps:
+            pumping.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        client.send(b"N" + struct.pack(">i", 4 + len(NOTICE)) + NOTICE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        [failed] = await told(unanswered)
+        assert isinstance(failed, psycopg.OperationalError)
+        assert pipeline.closed
+        await pipeline.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_last_words_do_not_hide_that_the_connection_was_reset(
+    shared_log_url: str, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    run(resetting(shared_log_url))
