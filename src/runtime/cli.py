@@ -355,6 +355,10 @@ def _end(work: Callable[[], int]) -> None:
     except CannotStart as refused:
         typer.echo(f"tallybook: {refused}", err=True)
         code = 1
+    except (OperationalError, PoolTimeout) as lost:
+        why = str(lost).partition("\n")[0]
+        typer.echo(f"tallybook: the database went away ({why}); once it is back, run this again", err=True)
+        code = 1
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         code = INTERRUPTED

@@ -14,7 +14,7 @@ from projections import READ_MODELS
 from runtime.audit_log.history import History
 from runtime.process import CannotStart
 from runtime.read_models.folding import Model
-from runtime.read_models.verify import MAX_TOLD, Difference, Verified, verify
+from runtime.read_models.verify import MAX_EVENTS_TOLD, MAX_TOLD, Difference, Verified, verify
 from runtime.settings import Settings
 
 MAX_VALUE_CHARS: Final = 200
@@ -73,13 +73,13 @@ def events_shown(name: str) -> Iterator[Callable[[int], None]]:
 
 
 def told(difference: Difference) -> str:
-    """The row, the fields that differ, and the events that feed it."""
+    """The row, the fields that differ, and the first events that feed it."""
     lines = [f"  {difference.key}"]
     if difference.stored == difference.expected:
         lines.append("    its parts, from which it is folded on, are not those of the log")
     elif difference.stored is None or difference.expected is None:
-        missing = "is served" if difference.expected is None else "is not served"
-        lines.append(f"    {missing}, and by the log it should be otherwise")
+        wrong, right = ("is served", "not be") if difference.expected is None else ("is not served", "be")
+        lines.append(f"    {wrong}, and by the log it should {right}")
     else:
         for name, (stored, expected) in difference.fields().items():
             lines.append(f"    {name}: {_short(stored)}, by the log {_short(expected)}")
@@ -87,6 +87,8 @@ def told(difference: Difference) -> str:
         f"    {event.position:>12}  {event.type:<28} {event.stream} version {event.version}"
         for event in difference.events
     ]
+    if len(difference.events) == MAX_EVENTS_TOLD:
+        lines.append(f"    (the first {MAX_EVENTS_TOLD} events that feed it; there may be more)")
     return "\n".join(lines)
 
 

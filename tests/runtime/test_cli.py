@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from house import free_port_base
+from psycopg import OperationalError
 
+from runtime import cli
 from runtime.secrets import ROLES
 
 COMMANDS = (
@@ -118,3 +120,17 @@ def test_the_status_of_a_home_where_nothing_runs(tmp_path: Path) -> None:
     told = tallybook(tmp_path, "status")
     assert told.returncode == 1
     assert f"nothing runs in {tmp_path}" in told.stdout
+
+
+def test_a_database_that_goes_away_meanwhile_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise OperationalError("the connection is lost\n\tas libpq says at length")
+
+    with pytest.raises(SystemExit) as ended:
+        cli._end(work)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "tallybook: the database went away (the connection is lost); once it is back, run this again\n"
+    )

@@ -16,6 +16,7 @@ from projections.order_detail import ORDER_DETAIL
 from projections.sales_daily import SALES_DAILY
 from projections.stock_availability import STOCK_AVAILABILITY
 from runtime.audit_log.history import History
+from runtime import verifying as saying
 from runtime.read_models import builds
 from runtime.read_models import verify as verifying
 from runtime.read_models.folding import Model
@@ -115,7 +116,8 @@ async def test_a_row_that_is_gone_and_one_that_nobody_made_are_found(side: ReadS
         assert found.differing == 2
         by_key = {difference.key: difference for difference in found.told}
         assert by_key[gone].stored is None
-        assert "is not served" in told(by_key[gone])
+        assert "is not served, and by the log it should be" in told(by_key[gone])
+        assert "is served, and by the log it should not be" in told(by_key[invented])
         assert by_key[invented].events == []
 
 
@@ -141,6 +143,22 @@ async def test_a_counters_row_is_explained_by_the_events_of_every_lane(side: Rea
         positions = [event.position for event in difference.events]
         assert positions == sorted(positions)
         assert {event.type for event in difference.events} == {"order.placed.v1"}
+
+
+async def test_where_only_the_first_events_are_told_that_is_said(
+    side: ReadSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(side):
+        await by_hand(
+            side, SALES_DAILY, "update {table} set orders = orders + 1 where {key} = {one} returning {key}"
+        )
+        [whole] = (await verified(side, SALES_DAILY)).told
+        assert "there may be more" not in told(whole)
+        for module in (verifying, saying):
+            monkeypatch.setattr(module, "MAX_EVENTS_TOLD", 1)
+        [cut] = (await verified(side, SALES_DAILY)).told
+    assert cut.events == whole.events[:1]
+    assert "(the first 1 events that feed it; there may be more)" in told(cut)
 
 
 async def test_traffic_goes_on_meanwhile(side: ReadSide) -> None:
