@@ -5,6 +5,7 @@ event itself, `GET /v1/events/{event_id}` at the audit door.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import LiteralString
 
 from domain import CONTEXTS
@@ -60,7 +61,7 @@ EVENT_INDEX = ReadModel(
 )
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class IndexFilter:
     """All that are said must hold. `actor` is `type:id`."""
 
