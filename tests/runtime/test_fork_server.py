@@ -117,6 +117,7 @@ def test_what_it_forks_holds_nothing_of_the_server(
     forked = start(shared, lasting)
     assert psutil.Process(forked.pid).ppid() == shared.pid
     assert os.getsid(forked.pid) == forked.pid
+    until(lambda: links_of(forked.pid)[2] == str(lasting.log))  # it is named a moment before that
     links = links_of(forked.pid)
     assert links[0] == os.devnull
     assert links[1] == links[2] == str(lasting.log)
